@@ -1,0 +1,1 @@
+"""wado: a distributed DICOMweb archive."""

@@ -1,0 +1,1 @@
+"""The Standard as pure functions: bytes and values in, values out; no files, no network."""

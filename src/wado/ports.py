@@ -1,0 +1,387 @@
+"""The five things the archive stands on, as Protocols; the guarantees are in the docstrings.
+
+A new adapter passes the contract test of its port (``tests/contract``) and is chosen by a URL
+in `wado.bootstrap`. All ports may be used from several threads.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from threading import Event
+from typing import Any, BinaryIO, Protocol
+
+from wado.dicom.matching import Level, Match, MatchKind, Query
+from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef
+from wado.errors import WadoError
+from wado.records import DicomStateMeta, Table, Topic
+
+# ------------------------------------------------------------------ message log
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is published: messages with the same topic and key stay in order."""
+
+    topic: Topic
+    key: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A message as it is read: `offset` counts up from 0 within its topic and partition."""
+
+    topic: Topic
+    partition: int
+    offset: int
+    key: str
+    body: bytes
+
+
+class Batch(Protocol):
+    """Consecutive messages of one partition of one topic, delivered to one group."""
+
+    @property
+    def messages(self) -> Sequence[Delivered]:
+        """At least one message, in order of offset."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """``<topic>-<partition>-<first offset>-<last offset>``; a replay has the same label."""
+        ...
+
+    def commit(self) -> None:
+        """Move the group's offset behind the batch; durable on return."""
+        ...
+
+    def reject(self, message: Delivered, reason: str) -> None:
+        """Copy a message that can never be processed to ``<topic>_dlq``; durable on return.
+
+        Rejecting the same message again (after a crash) leaves one dead letter.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that was rejected, with the reason and the time (ISO 8601, UTC)."""
+
+    message: Delivered
+    group: str
+    reason: str
+    rejected_at: str
+
+
+class MessageLog(Protocol):
+    """A durable log of topics, read at least once by each group.
+
+    * `publish` is durable on return, for all messages or none of them.
+    * Messages with the same key are delivered in the order in which `publish` returned.
+    * Each group sees every message. A batch that was not committed (crash, exception) is
+      delivered again, **with the same bounds**, so that a label made of them names the same rows.
+    * At no time do two readers of one group hold batches of the same partition; when a reader
+      dies, another takes over.
+    """
+
+    def publish(self, messages: Iterable[Message]) -> None:
+        """Append messages; atomic and durable.
+
+        Raises
+        ------
+        Unavailable
+            The log can't be written now (also: disk full); nothing was published.
+        """
+        ...
+
+    def read(
+        self, topic: Topic, group: str, stop: Event, *, max_messages: int = 500
+    ) -> Iterator[Batch]:
+        """Yield batches until `stop` is set; waits for new messages.
+
+        The caller commits a batch before it asks for the next; a batch that was not committed
+        by then comes again.
+        """
+        ...
+
+    def lag(self, topic: Topic, group: str) -> int:
+        """How many messages the group has not committed yet."""
+        ...
+
+    def dead_letters(self, topic: Topic) -> Iterator[DeadLetter]:
+        """Rejected messages of a topic, oldest first."""
+        ...
+
+    def replay(self, letters: Iterable[DeadLetter]) -> int:
+        """Publish dead letters again and remove them from the dead-letter queue; how many."""
+        ...
+
+    def trim(self, topic: Topic, *, keep_s: float) -> int:
+        """Forget messages that every known group committed and that are older than `keep_s`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        ...
+
+
+# ------------------------------------------------------------------ index
+
+
+Row = Mapping[str, Any]
+"""Columns of a study or series by snake_case keyword; absent attributes are None."""
+
+
+class Index(Protocol):
+    """Patient, study and series rows; never a row per instance. Every key begins with the tenant.
+
+    A series row holds the fields of `DicomStateMeta`; a study row its patient and study fields
+    and ``modalities_in_study`` (sorted, joined by backslash), ``number_of_study_related_series``,
+    ``number_of_study_related_instances``.
+    """
+
+    def put(self, states: Sequence[DicomStateMeta]) -> None:
+        """Insert or update series, and their studies and patients, in one transaction.
+
+        Idempotent: the same states again change nothing. Within a batch the last state of a
+        series wins. A state with no instances removes the series, and a study without series
+        is removed. Counts and modalities of the studies are right on return. Each series put
+        awaits description.
+
+        Raises
+        ------
+        Unavailable
+            The database does not answer; nothing was written.
+        """
+        ...
+
+    def search(self, query: Query) -> Sequence[Row]:
+        """Study or series rows that match, newest study first, then by UID.
+
+        At series level, study attributes may be matched too and are part of the rows.
+        """
+        ...
+
+    def series(self, ref: SeriesRef) -> Row | None:
+        """One series row with its study's attributes, or None."""
+        ...
+
+    def all_series(self, tenant_id: str | None = None) -> Iterator[DicomStateMeta]:
+        """Every series (of one tenant, or of all), for `wado check`; order by key."""
+        ...
+
+    def awaiting_description(self, limit: int) -> Sequence[tuple[SeriesRef, int]]:
+        """Series that changed since they were described, oldest change first, with a version."""
+        ...
+
+    def mark_described(self, described: Sequence[tuple[SeriesRef, int]]) -> None:
+        """Take series off the waiting list, unless they changed since that version."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        ...
+
+
+# ------------------------------------------------------------------ warehouse
+
+
+class Warehouse(Protocol):
+    """Rows for statistics and audit. A labelled batch is loaded once, however often it is sent."""
+
+    def load(self, table: Table, rows: Sequence[bytes], label: str) -> bool:
+        """Load rows (one JSON object each), all or none; False if the label was loaded before.
+
+        Tables with a unique key keep the last row of a key.
+
+        Raises
+        ------
+        Unavailable
+            The warehouse does not answer; sending the same label again is safe.
+        InvalidMessage
+            The rows do not fit the table.
+        """
+        ...
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """Run a read-only query of our own making; ``?`` stands for a parameter."""
+        ...
+
+    def delete(self, series: SeriesRef, sop_instance_uids: Sequence[str]) -> None:
+        """Remove instances from `dicom_image_meta`; what was received stays on record."""
+        ...
+
+    def clear(self, table: Table) -> None:
+        """Remove all rows of a table, before a rebuild."""
+        ...
+
+    def count(self, table: Table, tenant_id: str | None = None) -> int:
+        """Count the rows of a table (of one tenant, or of all)."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        ...
+
+
+# ------------------------------------------------------------------ instance store
+
+
+class Incoming(Protocol):
+    """A file on its way in. Nobody sees it before `InstanceStore.commit`."""
+
+    ref: InstanceRef | None
+    size: int
+
+    def write(self, data: Sequence[bytes | memoryview]) -> None:
+        """Append; raises OutOfResources when there is no space."""
+        ...
+
+    def abort(self) -> None:
+        """Throw the file away; harmless after commit."""
+        ...
+
+
+class StoreOutcome(StrEnum):
+    """What `InstanceStore.commit` did with a file."""
+
+    STORED = "stored"
+    SAME = "same"
+    DIFFERENT = "different"
+    REPLACED = "replaced"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of the store, found by walking it."""
+
+    ref: InstanceRef
+    file_path: str
+    file_size: int
+    modified_s: float
+
+
+class InstanceStore(Protocol):
+    """Files: whole or absent, durable before `commit` returns. Originals never change in place.
+
+    Beside the originals it keeps *documents* (metadata files: replaced whole) and *journals*
+    (appended; torn appends are cut off), named by a path below the root that the core makes
+    from validated values.
+    """
+
+    def receive(self, ref: InstanceRef | None) -> Incoming:
+        """Open a new file, to be written piece by piece; `ref` may be set until commit."""
+        ...
+
+    def commit(
+        self, incoming: Sequence[Incoming], *, replace: bool
+    ) -> Sequence["StoreOutcome | WadoError"]:
+        """Make files durable and visible, together; one outcome each, in order.
+
+        SAME: a file with the same data set is there already. DIFFERENT: a file with another
+        data set is there and `replace` is False; it stays. An error (OutOfResources) stands for
+        a file that could not be stored; the others are not harmed.
+        """
+        ...
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file, document or journal for reading (seekable). Raises NotFound."""
+        ...
+
+    def local_path(self, path: str) -> Path | None:
+        """Where a file lies on this machine, for sendfile; None if it is elsewhere."""
+        ...
+
+    def version(self, path: str) -> tuple[int, int] | None:
+        """Identity and size in bytes of a file, document or journal; None if it is absent.
+
+        A document or file that was replaced has another identity; a journal only grows.
+        """
+        ...
+
+    def put_document(self, path: str, data: Iterable[bytes]) -> None:
+        """Replace a document whole: readers see the old or the new one. Durable on return."""
+        ...
+
+    def append(self, appends: Mapping[str, bytes], *, at: int | None = None) -> bool:
+        """Append to journals; whole and durable on return, one writer at a time.
+
+        With `at`, only if the journal is that long; False if it was not.
+        """
+        ...
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """Remove files, documents or journals; those absent are passed over."""
+        ...
+
+    def instances(self, under: str | StudyRef | SeriesRef | None = None) -> Iterator[StoredFile]:
+        """Walk the originals of a tenant, study or series, or of all, in order of their paths."""
+        ...
+
+    def quarantine(self, path: str, reason: str) -> None:
+        """Move a file out of the archive to the quarantine, the reason beside it."""
+        ...
+
+
+# ------------------------------------------------------------------ cache
+
+
+class Cache(Protocol):
+    """May forget at any time; never the only copy."""
+
+    def close(self) -> None:
+        """Let go of memory and connections."""
+        ...
+
+    def get(self, key: str) -> bytes | None:
+        """Look up; None if absent or forgotten."""
+        ...
+
+    def set(self, key: str, value: bytes, *, ttl_s: float) -> None:
+        """Keep for at most `ttl_s` seconds."""
+        ...
+
+    def delete(self, *keys: str) -> None:
+        """Forget."""
+        ...
+
+    def lock(self, key: str, *, ttl_s: float) -> AbstractContextManager[bool]:
+        """Try to hold a lock for at most `ttl_s` seconds; yields whether it is held."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """The five ports, and the values that the core needs: the whole dependency injection."""
+
+    log: MessageLog
+    index: Index
+    warehouse: Warehouse
+    store: InstanceStore
+    cache: Cache
+    replace_duplicates: bool = False
+    refuse_unknown_sop_classes: bool = True
+
+
+__all__ = [
+    "Archive",
+    "Batch",
+    "Cache",
+    "DeadLetter",
+    "Delivered",
+    "Incoming",
+    "Index",
+    "InstanceStore",
+    "Level",
+    "Match",
+    "MatchKind",
+    "Message",
+    "MessageLog",
+    "Query",
+    "Row",
+    "StoreOutcome",
+    "StoredFile",
+    "Warehouse",
+]

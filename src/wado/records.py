@@ -1,0 +1,215 @@
+"""What is written to the message log and to the warehouse; names are DICOM keywords."""
+
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+import orjson
+
+from wado.dicom.uids import InstanceRef, SeriesRef
+from wado.errors import InvalidMessage
+
+
+class Topic(StrEnum):
+    """A topic of the message log; its value is the name on the wire."""
+
+    STORAGE = "storage_queue"
+    LOG = "log_queue"
+    DICOM_STATE = "dicom_state_queue"
+    DICOM_IMAGE = "dicom_image_queue"
+    TRANSCODE = "transcode_queue"
+    WEBAPI_ACCESS = "webapi_access_queue"
+
+
+Table = Literal[
+    "dicom_object_meta",
+    "dicom_state_meta",
+    "dicom_image_meta",
+    "wado_access_log",
+    "dicom_transcode_log",
+]
+"""A table of the warehouse."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """A flat record that travels as one JSON object."""
+
+    def to_json(self) -> bytes:
+        """The record as UTF-8 JSON on one line."""
+        return orjson.dumps(self)
+
+    @classmethod
+    def from_json(cls, body: bytes) -> Self:
+        """Read a record; fields that are unknown are passed over, so that versions can mix.
+
+        Raises
+        ------
+        InvalidMessage
+            Not a JSON object, or a field without a default is missing.
+        """
+        try:
+            value: dict[str, Any] = orjson.loads(body)
+            return cls(**{f.name: value[f.name] for f in fields(cls) if f.name in value})
+        except (ValueError, TypeError, AttributeError) as e:
+            raise InvalidMessage(f"not a {cls.__name__}: {e}") from e
+
+
+@dataclass(frozen=True, slots=True)
+class DicomStoreMeta(_Record):
+    """A file was received.
+
+    `file_path` is relative to the storage root; `digest` is the SHA-256 of the whole file as hex
+    digits; `received_at` is ISO 8601 in UTC with microseconds.
+    """
+
+    tenant_id: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    patient_id: str
+    file_name: str
+    file_path: str
+    file_size: int
+    digest: str
+    received_at: str
+    trace_id: str
+    source_ae_title: str = ""
+    source_address: str = ""
+    source_protocol: str = ""
+
+    @property
+    def ref(self) -> InstanceRef:
+        """The instance, validated again: a message is input."""
+        return InstanceRef.of(
+            self.tenant_id,
+            self.study_instance_uid,
+            self.series_instance_uid,
+            self.sop_instance_uid,
+        )
+
+    @property
+    def key(self) -> str:
+        """Key on the log: all messages of a study stay in order."""
+        return f"{self.tenant_id}/{self.study_instance_uid}"
+
+
+DicomObjectMeta = DicomStoreMeta
+"""The same facts as a row of the warehouse: one per reception."""
+
+
+@dataclass(frozen=True, slots=True)
+class DicomStateMeta(_Record):
+    """Patient, study and series attributes; one per series.
+
+    Attributes are text as in the data set (decoded to Unicode, padding cut), None if absent.
+    A multi-valued attribute is joined by backslashes. Dates are ``YYYYMMDD``, times ``HHMMSS[.f]``.
+    """
+
+    tenant_id: str
+    study_instance_uid: str
+    series_instance_uid: str
+    patient_id: str | None = None
+    issuer_of_patient_id: str | None = None
+    patient_name: str | None = None
+    patient_birth_date: str | None = None
+    patient_sex: str | None = None
+    study_date: str | None = None
+    study_time: str | None = None
+    study_id: str | None = None
+    study_description: str | None = None
+    accession_number: str | None = None
+    referring_physician_name: str | None = None
+    timezone_offset_from_utc: str | None = None
+    modality: str | None = None
+    series_number: int | None = None
+    series_description: str | None = None
+    series_date: str | None = None
+    series_time: str | None = None
+    body_part_examined: str | None = None
+    laterality: str | None = None
+    protocol_name: str | None = None
+    station_name: str | None = None
+    institution_name: str | None = None
+    manufacturer: str | None = None
+    manufacturer_model_name: str | None = None
+    performed_procedure_step_start_date: str | None = None
+    performed_procedure_step_start_time: str | None = None
+    scheduled_procedure_step_id: str | None = None
+    requested_procedure_id: str | None = None
+    number_of_series_related_instances: int = 0
+    updated_at: str = ""
+
+    @property
+    def series(self) -> SeriesRef:
+        """The series that this row describes."""
+        return SeriesRef(self.tenant_id, self.study_instance_uid, self.series_instance_uid)
+
+    @property
+    def key(self) -> str:
+        """Key on the log: all messages of a study stay in order."""
+        return f"{self.tenant_id}/{self.study_instance_uid}"
+
+
+@dataclass(frozen=True, slots=True)
+class DicomImageMeta(_Record):
+    """Image attributes; one per instance. Text and numbers as in `DicomStateMeta`."""
+
+    tenant_id: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    file_path: str
+    file_size: int
+    digest: str
+    received_at: str
+    trace_id: str
+    patient_id: str | None = None
+    modality: str | None = None
+    study_date: str | None = None
+    instance_number: int | None = None
+    image_type: str | None = None
+    content_date: str | None = None
+    content_time: str | None = None
+    acquisition_date_time: str | None = None
+    acquisition_number: int | None = None
+    rows: int | None = None
+    columns: int | None = None
+    number_of_frames: int | None = None
+    samples_per_pixel: int | None = None
+    photometric_interpretation: str | None = None
+    bits_allocated: int | None = None
+    bits_stored: int | None = None
+    pixel_representation: int | None = None
+    slice_thickness: str | None = None
+    pixel_spacing: str | None = None
+    image_position_patient: str | None = None
+    image_orientation_patient: str | None = None
+    lossy_image_compression: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Key on the log: all messages of a study stay in order."""
+        return f"{self.tenant_id}/{self.study_instance_uid}"
+
+
+@dataclass(frozen=True, slots=True)
+class WadoAccessLog(_Record):
+    """Who asked what of the web API, with which result; `duration_ms` in milliseconds."""
+
+    tenant_id: str
+    requested_at: str
+    trace_id: str
+    method: str
+    path: str
+    query: str
+    status: int
+    bytes_sent: int
+    duration_ms: float
+    user_name: str = ""
+    remote_address: str = ""
+    user_agent: str = ""
