@@ -1,0 +1,1 @@
+"""Message log: SQLite (embedded)."""

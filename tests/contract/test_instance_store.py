@@ -1,0 +1,265 @@
+"""What every instance store promises (`wado.ports.InstanceStore`)."""
+
+import errno
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from wado.adapters.instance_store.filesystem import FilesystemInstanceStore
+from wado.archive.paths import instance_path
+from wado.dicom.part10 import file_meta
+from wado.dicom.uids import InstanceRef
+from wado.errors import InvalidRequest, NotFound, OutOfResources, WadoError
+from wado.ports import InstanceStore, StoreOutcome
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+EXPLICIT = "1.2.840.10008.1.2.1"
+IMPLICIT = "1.2.840.10008.1.2"
+
+
+def ref(number: int, series: str = "1.2.3") -> InstanceRef:
+    return InstanceRef.of("clinic", "1.2", series, f"1.2.3.{number}")
+
+
+def part10(body: bytes, number: int = 1, syntax: str = EXPLICIT) -> bytes:
+    return file_meta(CT, f"1.2.3.{number}", syntax) + body
+
+
+def put(
+    store: InstanceStore, number: int, data: bytes, *, replace: bool = False
+) -> StoreOutcome | WadoError:
+    incoming = store.receive(ref(number))
+    incoming.write([data[:10], memoryview(data)[10:]])
+    return store.commit([incoming], replace=replace)[0]
+
+
+def read(store: InstanceStore, path: str) -> bytes:
+    with store.open(path) as file:
+        return file.read()
+
+
+@pytest.fixture(params=["filesystem", "filesystem-os"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> InstanceStore:
+    return FilesystemInstanceStore(tmp_path / "root", durable=request.param == "filesystem")
+
+
+class TestOriginals:
+    def test_is_whole_after_commit_and_absent_before(self, store: InstanceStore) -> None:
+        incoming = store.receive(ref(1))
+        incoming.write([part10(b"abc")])
+        with pytest.raises(NotFound):
+            store.open(instance_path(ref(1)))
+        assert list(store.instances()) == []
+        assert store.commit([incoming], replace=False) == [StoreOutcome.STORED]
+        assert read(store, instance_path(ref(1))) == part10(b"abc")
+        assert incoming.size == len(part10(b"abc"))
+
+    def test_same_data_set_is_same_whoever_wrote_the_meta(self, store: InstanceStore) -> None:
+        put(store, 1, part10(b"abc"))
+        other_meta = file_meta(CT, "1.2.3.1", EXPLICIT).replace(b"WADO_0_1", b"OTHER_01") + b"abc"
+        assert put(store, 1, other_meta) is StoreOutcome.SAME
+        assert read(store, instance_path(ref(1))) == part10(b"abc")
+
+    @pytest.mark.parametrize("body", [b"abd", b"abcd", b"ab"])
+    def test_another_data_set_is_different_and_the_first_stays(
+        self, store: InstanceStore, body: bytes
+    ) -> None:
+        put(store, 1, part10(b"abc"))
+        assert put(store, 1, part10(body)) is StoreOutcome.DIFFERENT
+        assert read(store, instance_path(ref(1))) == part10(b"abc")
+
+    def test_another_transfer_syntax_is_different(self, store: InstanceStore) -> None:
+        put(store, 1, part10(b"abc"))
+        assert put(store, 1, part10(b"abc", syntax=IMPLICIT)) is StoreOutcome.DIFFERENT
+
+    def test_replace_replaces_whole(self, store: InstanceStore) -> None:
+        put(store, 1, part10(b"abc"))
+        before = store.version(instance_path(ref(1)))
+        assert put(store, 1, part10(b"xyz"), replace=True) is StoreOutcome.REPLACED
+        assert read(store, instance_path(ref(1))) == part10(b"xyz")
+        assert store.version(instance_path(ref(1))) != before
+
+    def test_abort_leaves_nothing(self, store: InstanceStore, tmp_path: Path) -> None:
+        incoming = store.receive(ref(1))
+        incoming.write([b"abc"])
+        incoming.abort()
+        incoming.abort()
+        assert [p for p in (tmp_path / "root").rglob("*") if p.is_file()] == []
+
+    def test_reference_may_come_late(self, store: InstanceStore) -> None:
+        incoming = store.receive(None)
+        incoming.write([part10(b"abc")])
+        incoming.ref = ref(1)
+        assert store.commit([incoming], replace=False) == [StoreOutcome.STORED]
+        assert read(store, instance_path(ref(1))) == part10(b"abc")
+
+    def test_folders_that_vanish_are_made_again(self, store: InstanceStore, tmp_path: Path) -> None:
+        put(store, 1, part10(b"abc"))
+        shutil.rmtree(tmp_path / "root" / "clinic")
+        assert put(store, 1, part10(b"abc")) is StoreOutcome.STORED
+
+    def test_group_has_an_outcome_each(self, store: InstanceStore, tmp_path: Path) -> None:
+        put(store, 1, part10(b"abc"))
+        group = []
+        for number, body in [(1, b"abc"), (1, b"other"), (2, b"x"), (3, b"y"), (3, b"y")]:
+            incoming = store.receive(ref(number))
+            incoming.write([part10(body, number)])
+            group.append(incoming)
+        assert store.commit(group, replace=False) == [
+            StoreOutcome.SAME,
+            StoreOutcome.DIFFERENT,
+            StoreOutcome.STORED,
+            StoreOutcome.STORED,
+            StoreOutcome.SAME,
+        ]
+        assert not list((tmp_path / "root").rglob("*.part"))
+
+    def test_many_at_once_store_one(self, store: InstanceStore) -> None:
+        outcomes: list[StoreOutcome | WadoError] = []
+        start = threading.Barrier(8)
+
+        def send(body: bytes) -> None:
+            start.wait()
+            outcomes.append(put(store, 1, part10(body)))
+
+        threads = [threading.Thread(target=send, args=(b"%d" % (i % 2),)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(map(str, outcomes)) == [*["different"] * 4, *["same"] * 3, "stored"]
+
+    def test_walks_under_tenant_study_and_series(self, store: InstanceStore) -> None:
+        for number in (2, 1):
+            put(store, number, part10(b"abc", number))
+        other = InstanceRef.of("other", "1.9", "1.9.1", "1.9.1.1")
+        incoming = store.receive(other)
+        incoming.write([part10(b"abc")])
+        store.commit([incoming], replace=False)
+        assert [f.ref for f in store.instances()] == [ref(1), ref(2), other]
+        assert [f.ref for f in store.instances("other")] == [other]
+        assert [f.ref for f in store.instances(ref(1).series)] == [ref(1), ref(2)]
+        assert [f.ref for f in store.instances(ref(1).study)] == [ref(1), ref(2)]
+        assert list(store.instances("nobody")) == []
+        file = next(store.instances("other"))
+        assert (file.file_path, file.file_size) == (instance_path(other), len(part10(b"abc")))
+
+
+class TestDocuments:
+    def test_is_replaced_whole(self, store: InstanceStore) -> None:
+        store.put_document("metadata/clinic/1.2.json", [b"[", b"]"])
+        store.put_document("metadata/clinic/1.2.json", [b"[1]"])
+        assert read(store, "metadata/clinic/1.2.json") == b"[1]"
+
+    def test_interrupted_document_leaves_the_old_one(self, store: InstanceStore) -> None:
+        store.put_document("metadata/clinic/1.2.json", [b"old"])
+
+        def breaks() -> "list[bytes]":
+            raise OSError(errno.ENOSPC, "no space")
+
+        class Pieces:
+            def __iter__(self) -> object:
+                yield b"new"
+                breaks()
+
+        with pytest.raises(OutOfResources):
+            store.put_document("metadata/clinic/1.2.json", Pieces())  # type: ignore[arg-type]
+        assert read(store, "metadata/clinic/1.2.json") == b"old"
+
+    def test_delete_passes_over_what_is_absent(self, store: InstanceStore) -> None:
+        store.put_document("metadata/clinic/1.2.json", [b"[]"])
+        store.delete(["metadata/clinic/1.2.json", "metadata/clinic/none.json"])
+        assert store.version("metadata/clinic/1.2.json") is None
+
+    @pytest.mark.parametrize("path", ["/etc/passwd", "../outside", "a/../../b"])
+    def test_stays_below_the_root(self, store: InstanceStore, path: str) -> None:
+        for call in (store.open, store.local_path, store.version):
+            with pytest.raises(InvalidRequest):
+                call(path)
+
+    def test_quarantine_keeps_file_and_reason(self, store: InstanceStore) -> None:
+        put(store, 1, part10(b"abc"))
+        store.quarantine(instance_path(ref(1)), "ends early")
+        store.quarantine(instance_path(ref(1)), "ends early")  # after a crash, once more
+        assert list(store.instances()) == []
+        kept = f"quarantine/{instance_path(ref(1))}"
+        assert read(store, kept) == part10(b"abc")
+        assert b"ends early" in read(store, f"{kept}.reason.json")
+
+
+class TestJournals:
+    def test_grows_by_whole_appends(self, store: InstanceStore) -> None:
+        assert store.append({"metadata/t/1/1.journal": b"one\n", "metadata/t/1/2.journal": b"a\n"})
+        assert store.append({"metadata/t/1/1.journal": b"two\n"})
+        assert read(store, "metadata/t/1/1.journal") == b"one\ntwo\n"
+        version = store.version("metadata/t/1/1.journal")
+        assert version is not None
+        assert version[1] == 8
+
+    def test_appends_at_a_length_or_not_at_all(self, store: InstanceStore) -> None:
+        store.append({"metadata/t/1/1.journal": b"one\n"})
+        assert not store.append({"metadata/t/1/1.journal": b"two\n"}, at=3)
+        assert store.append({"metadata/t/1/1.journal": b"two\n"}, at=4)
+        assert read(store, "metadata/t/1/1.journal") == b"one\ntwo\n"
+
+    def test_torn_end_is_cut_off(self, store: InstanceStore, tmp_path: Path) -> None:
+        store.append({"metadata/t/1/1.journal": b"one\n"})
+        with (tmp_path / "root/metadata/t/1/1.journal").open("ab") as file:
+            file.write(b"x" * 100_000)
+        store.append({"metadata/t/1/1.journal": b"two\n"})
+        assert read(store, "metadata/t/1/1.journal") == b"one\ntwo\n"
+
+    def test_many_journals_at_once(self, store: InstanceStore) -> None:
+        store.append({f"metadata/t/{n}/1.journal": b"x\n" for n in range(50)})
+        assert all(store.version(f"metadata/t/{n}/1.journal") for n in range(50))
+
+    def test_writers_in_turn(self, store: InstanceStore) -> None:
+        def write(letter: bytes) -> None:
+            for _ in range(50):
+                store.append({"metadata/t/1/1.journal": letter * 1000 + b"\n"})
+
+        threads = [threading.Thread(target=write, args=(c,)) for c in (b"a", b"b")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        lines = read(store, "metadata/t/1/1.journal").split(b"\n")
+        assert sorted({line[:1] for line in lines[:-1]}) == [b"a", b"b"]
+        assert {len(line) for line in lines[:-1]} == {1000}
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Make a function of `os` fail as on a full disk."""
+
+    def fail(name: str) -> None:
+        def no_space(*_args: object, **_kwargs: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, name, no_space)
+
+    return fail
+
+
+class TestFullDisk:
+    def test_write(self, tmp_path: Path, failing: Callable[[str], None]) -> None:
+        store = FilesystemInstanceStore(tmp_path)
+        incoming = store.receive(ref(1))
+        failing("writev")
+        with pytest.raises(OutOfResources, match="No space left"):
+            incoming.write([b"abc"])
+        incoming.abort()
+        assert not list(tmp_path.rglob("*.part"))
+
+    def test_flush(self, tmp_path: Path, failing: Callable[[str], None]) -> None:
+        store = FilesystemInstanceStore(tmp_path)
+        incoming = store.receive(ref(1))
+        incoming.write([part10(b"abc")])
+        failing("fsync")
+        assert isinstance(store.commit([incoming], replace=False)[0], OutOfResources)
+        assert list(store.instances()) == []
+        assert not list(tmp_path.rglob("*.part"))
