@@ -1,0 +1,301 @@
+"""Catalogue: put what was announced into the index, the journals, and the record topics.
+
+The order is index, journal, records; the caller commits last. A crash anywhere repeats the batch,
+and each step is idempotent (DESIGN §5.2).
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from wado.archive.journal import Journals, journal_line
+from wado.archive.paths import journal_path
+from wado.dicom.describe import Description, describe
+from wado.dicom.uids import SeriesRef
+from wado.errors import CannotUnderstand, InvalidMessage, InvalidRequest, NotFound
+from wado.ports import Archive, Batch, Delivered, Message
+from wado.records import DicomImageMeta, DicomStateMeta, DicomStoreMeta, Topic
+
+_MAX_APPENDS = 128
+"""Journals appended at a time; each is an open file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogued:
+    """An instance, read and ready to be catalogued."""
+
+    meta: DicomStoreMeta
+    description: Description
+    state: DicomStateMeta
+    image: DicomImageMeta
+
+
+def catalogue_batch(archive: Archive, journals: Journals, batch: Batch) -> int:
+    """Catalogue a batch of `storage_queue`; how many instances are new or changed.
+
+    A message or a file that can never be processed goes to the dead letters, its file to the
+    quarantine, each with the reason. The batch is not committed here.
+
+    Raises
+    ------
+    Unavailable
+        A service does not answer; the batch comes again.
+    """
+    read: dict[tuple[str, str, str, str], Catalogued] = {}
+    for message in batch.messages:
+        item = _read_message(archive, batch, message)
+        if item is not None:
+            m = item.meta
+            key = (
+                m.tenant_id,
+                m.study_instance_uid,
+                m.series_instance_uid,
+                m.sop_instance_uid,
+            )
+            read[key] = item
+    return catalogue(archive, journals, read.values())
+
+
+def _read_message(archive: Archive, batch: Batch, message: Delivered) -> Catalogued | None:
+    try:
+        meta = DicomStoreMeta.from_json(message.body)
+        ref = meta.ref
+    except (InvalidMessage, InvalidRequest) as e:
+        batch.reject(message, str(e))
+        return None
+    try:
+        return read_instance(archive, meta)
+    except NotFound:
+        batch.reject(message, f"the file {meta.file_path} is not there")
+    except CannotUnderstand as e:
+        archive.store.quarantine(meta.file_path, str(e))
+        batch.reject(message, f"{ref.sop_instance_uid}: {e}")
+    return None
+
+
+def read_instance(archive: Archive, meta: DicomStoreMeta) -> Catalogued:
+    """Read the header of a stored file and make its records.
+
+    Raises
+    ------
+    NotFound
+        The file is not there.
+    CannotUnderstand
+        The file can't be read as DICOM.
+    """
+    with archive.store.open(meta.file_path) as file:
+
+        def read(offset: int, length: int) -> bytes:
+            file.seek(offset)
+            return file.read(length)
+
+        description = describe(read, meta.file_size)
+    state = state_of(meta, description.metadata)
+    return Catalogued(meta, description, state, image_of(meta, description))
+
+
+def catalogue(
+    archive: Archive,
+    journals: Journals,
+    items: Iterable[Catalogued],
+    publish: Callable[[list[Message]], None] | None = None,
+) -> int:
+    """Put instances into index, journals and record topics; how many are new or changed.
+
+    `publish` takes the records in place of the message log (a rebuild loads them itself).
+    """
+    by_series: dict[SeriesRef, list[Catalogued]] = defaultdict(list)
+    for item in items:
+        by_series[item.meta.ref.series].append(item)
+    states: list[DicomStateMeta] = []
+    appends: dict[str, bytes] = {}
+    messages: list[Message] = []
+    for ref, group in by_series.items():
+        view = journals.view(ref)
+        known = view.entries if view else {}
+        fresh = [
+            i
+            for i in group
+            if (entry := known.get(i.meta.sop_instance_uid)) is None
+            or entry.digest != i.meta.digest
+        ]
+        count = len(known) + len({i.meta.sop_instance_uid for i in group} - known.keys())
+        state = _with_count(group[-1].state, count)
+        states.append(state)
+        messages.append(Message(Topic.DICOM_STATE, state.key, state.to_json()))
+        messages += [Message(Topic.DICOM_IMAGE, i.image.key, i.image.to_json()) for i in group]
+        if fresh:
+            appends[journal_path(ref)] = b"".join(map(_line, fresh))
+    if not states:
+        return 0
+    archive.index.put(states)
+    paths = sorted(appends)
+    for start in range(0, len(paths), _MAX_APPENDS):
+        archive.store.append({p: appends[p] for p in paths[start : start + _MAX_APPENDS]})
+    (publish or archive.log.publish)(messages)
+    return sum(data.count(b"\n") for data in appends.values())
+
+
+def _with_count(state: DicomStateMeta, count: int) -> DicomStateMeta:
+    values = {f.name: getattr(state, f.name) for f in fields(state)}
+    values["number_of_series_related_instances"] = count
+    return DicomStateMeta(**values)
+
+
+def _line(item: Catalogued) -> bytes:
+    meta, image, description = item.meta, item.image, item.description
+    entry = {
+        "sop_instance_uid": meta.sop_instance_uid,
+        "sop_class_uid": meta.sop_class_uid,
+        "transfer_syntax_uid": meta.transfer_syntax_uid,
+        "file_size": meta.file_size,
+        "digest": meta.digest,
+        "received_at": meta.received_at,
+        "instance_number": image.instance_number,
+        "number_of_frames": image.number_of_frames or 1,
+        "pixel": description.pixel.to_json() if description.pixel else None,
+        "bulk": description.bulk,
+    }
+    return journal_line(entry, description.metadata)
+
+
+# ------------------------------------------------------------------ DICOM JSON -> records
+
+
+def _text(element: Mapping[str, Any] | None) -> str | None:
+    """All values joined by backslash; person names with their component groups joined by ``=``."""
+    values = element.get("Value") if element else None
+    if not values:
+        return None
+    if len(values) == 1 and isinstance(values[0], str):
+        return values[0] or None
+    return "\\".join(map(_one_text, values)) or None
+
+
+def _one_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        groups = (value.get(g, "") for g in ("Alphabetic", "Ideographic", "Phonetic"))
+        return "=".join(groups).rstrip("=")
+    return str(value)
+
+
+def _number(element: Mapping[str, Any] | None) -> int | None:
+    values = element.get("Value") if element else None
+    if not values or values[0] is None:
+        return None
+    try:
+        return int(values[0])
+    except (TypeError, ValueError):
+        return None
+
+
+_Read = Callable[[Mapping[str, Any] | None], str | int | None]
+
+_STATE: Sequence[tuple[str, str, _Read]] = (
+    ("patient_id", "00100020", _text),
+    ("issuer_of_patient_id", "00100021", _text),
+    ("patient_name", "00100010", _text),
+    ("patient_birth_date", "00100030", _text),
+    ("patient_sex", "00100040", _text),
+    ("study_date", "00080020", _text),
+    ("study_time", "00080030", _text),
+    ("study_id", "00200010", _text),
+    ("study_description", "00081030", _text),
+    ("accession_number", "00080050", _text),
+    ("referring_physician_name", "00080090", _text),
+    ("timezone_offset_from_utc", "00080201", _text),
+    ("modality", "00080060", _text),
+    ("series_number", "00200011", _number),
+    ("series_description", "0008103E", _text),
+    ("series_date", "00080021", _text),
+    ("series_time", "00080031", _text),
+    ("body_part_examined", "00180015", _text),
+    ("laterality", "00200060", _text),
+    ("protocol_name", "00181030", _text),
+    ("station_name", "00081010", _text),
+    ("institution_name", "00080080", _text),
+    ("manufacturer", "00080070", _text),
+    ("manufacturer_model_name", "00081090", _text),
+    ("performed_procedure_step_start_date", "00400244", _text),
+    ("performed_procedure_step_start_time", "00400245", _text),
+)
+
+_IMAGE: Sequence[tuple[str, str, _Read]] = (
+    ("patient_id", "00100020", _text),
+    ("modality", "00080060", _text),
+    ("study_date", "00080020", _text),
+    ("instance_number", "00200013", _number),
+    ("image_type", "00080008", _text),
+    ("content_date", "00080023", _text),
+    ("content_time", "00080033", _text),
+    ("acquisition_date_time", "0008002A", _text),
+    ("acquisition_number", "00200012", _number),
+    ("rows", "00280010", _number),
+    ("columns", "00280011", _number),
+    ("number_of_frames", "00280008", _number),
+    ("samples_per_pixel", "00280002", _number),
+    ("photometric_interpretation", "00280004", _text),
+    ("bits_allocated", "00280100", _number),
+    ("bits_stored", "00280101", _number),
+    ("pixel_representation", "00280103", _number),
+    ("slice_thickness", "00180050", _text),
+    ("pixel_spacing", "00280030", _text),
+    ("image_position_patient", "00200032", _text),
+    ("image_orientation_patient", "00200037", _text),
+    ("lossy_image_compression", "00282110", _text),
+)
+
+_DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})\Z")
+
+
+def state_of(meta: DicomStoreMeta, metadata: Mapping[str, Any]) -> DicomStateMeta:
+    """Take patient, study and series attributes from DICOM JSON."""
+    values: dict[str, Any] = {
+        name: read(metadata[tag]) for name, tag, read in _STATE if tag in metadata
+    }
+    for name in ("study_date", "series_date", "patient_birth_date"):
+        if values.get(name):
+            values[name] = _normal_date(values[name])
+    # Request Attributes Sequence: of several requests the first is searchable.
+    requests = metadata.get("00400275", {}).get("Value") or [{}]
+    values["scheduled_procedure_step_id"] = _text(requests[0].get("00400009"))
+    values["requested_procedure_id"] = _text(requests[0].get("00401001"))
+    return DicomStateMeta(
+        tenant_id=meta.tenant_id,
+        study_instance_uid=meta.study_instance_uid,
+        series_instance_uid=meta.series_instance_uid,
+        updated_at=meta.received_at,  # not now: a replay must change nothing
+        **values,
+    )
+
+
+def _normal_date(value: str) -> str:
+    """``2004.01.19`` of ACR-NEMA (PS3.5 §6.2) as ``20040119``, so that ranges work."""
+    match = _DATE.match(value.strip())
+    return "".join(match.groups()) if match else value
+
+
+def image_of(meta: DicomStoreMeta, description: Description) -> DicomImageMeta:
+    """Take image attributes from DICOM JSON."""
+    metadata = description.metadata
+    values: dict[str, Any] = {
+        name: read(metadata[tag]) for name, tag, read in _IMAGE if tag in metadata
+    }
+    return DicomImageMeta(
+        tenant_id=meta.tenant_id,
+        study_instance_uid=meta.study_instance_uid,
+        series_instance_uid=meta.series_instance_uid,
+        sop_instance_uid=meta.sop_instance_uid,
+        sop_class_uid=meta.sop_class_uid,
+        transfer_syntax_uid=meta.transfer_syntax_uid,
+        file_path=meta.file_path,
+        file_size=meta.file_size,
+        digest=meta.digest,
+        received_at=meta.received_at,
+        trace_id=meta.trace_id,
+        **values,
+    )

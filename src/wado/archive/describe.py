@@ -1,0 +1,137 @@
+"""Write the metadata documents of series and studies: DICOM JSON, ready to send."""
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
+
+import orjson
+
+from wado.archive.journal import Journals, SeriesView, described_line
+from wado.archive.paths import journal_path, series_document_path, study_document_path
+from wado.dicom.uids import SeriesRef, StudyRef
+from wado.ports import Archive, Level, Match, Query
+from wado.records import DicomStateMeta
+
+_GZIP_LEVEL = 5
+_ALL_SERIES = 100_000
+
+
+def describe_series(archive: Archive, journals: Journals, ref: SeriesRef) -> SeriesView | None:
+    """Bring the documents and the count of a series up to date with its journal.
+
+    Returns
+    -------
+    view
+        What the documents show; None if the series grew meanwhile and is to be described again,
+        or if it has no instances.
+    """
+    view = journals.view(ref)
+    correct_count(archive, ref, len(view.entries) if view else 0)
+    path = series_document_path(ref)
+    if view is None:
+        archive.store.delete([f"{path}.json", f"{path}.json.gz"])
+        return None
+    if view.described:
+        return view
+    _put_both(archive, path, lambda: _array(journals.metadata(view)))
+    # Only if nothing was appended while we wrote; else the documents are not announced as current.
+    if not archive.store.append({journal_path(ref): described_line()}, at=view.size):
+        return None
+    return journals.view(ref)
+
+
+def correct_count(archive: Archive, ref: SeriesRef, count: int) -> None:
+    """Make the index agree with the journal on the number of instances."""
+    row = archive.index.series(ref)
+    if row is None or row["number_of_series_related_instances"] == count:
+        return
+    known = {f.name for f in fields(DicomStateMeta)}
+    values = {k: v for k, v in row.items() if k in known}
+    values["number_of_series_related_instances"] = count
+    archive.index.put([DicomStateMeta(**values)])
+
+
+def describe_study(archive: Archive, journals: Journals, ref: StudyRef) -> bool:
+    """Write the documents of a study from those of its series; False if one is not ready.
+
+    Beside them ``<study>.parts`` names the series and the length of their journals, by which a
+    reader tells whether the documents are current.
+    """
+    views = study_views(archive, journals, ref)
+    path = study_document_path(ref)
+    if not views:
+        archive.store.delete([f"{path}.json", f"{path}.json.gz", f"{path}.parts"])
+        return True
+    if not all(v.described for v in views):
+        return False
+    parts = study_parts(views)
+    if _read_or_none(archive, f"{path}.parts") == parts:
+        return True
+
+    def pieces() -> Iterator[bytes]:
+        for view in views:
+            prefix = b"series/%s/instances/" % view.ref.series_instance_uid.encode()
+            for text in journals.metadata(view):
+                yield rebase_bulk_uris(text, prefix)
+
+    _put_both(archive, path, lambda: _array(pieces()))
+    archive.store.put_document(f"{path}.parts", [parts])
+    return True
+
+
+def study_views(archive: Archive, journals: Journals, ref: StudyRef) -> list[SeriesView]:
+    """All series of a study, in the order of the index."""
+    matches = (Match("study_instance_uid", "single", (ref.study_instance_uid,)),)
+    rows = archive.index.search(Query(ref.tenant_id, Level.SERIES, matches, limit=_ALL_SERIES))
+    refs = (
+        SeriesRef(ref.tenant_id, ref.study_instance_uid, row["series_instance_uid"]) for row in rows
+    )
+    return [view for r in refs if (view := journals.view(r)) is not None]
+
+
+def study_parts(views: Iterable[SeriesView]) -> bytes:
+    """Fingerprint of the series of a study: which, and how long their journals are."""
+    return orjson.dumps({v.ref.series_instance_uid: v.size for v in views})
+
+
+def rebase_bulk_uris(text: bytes, prefix: bytes) -> bytes:
+    """Make bulk data URIs of DICOM JSON (relative to the series) relative to something else.
+
+    Parameters
+    ----------
+    text
+        DICOM JSON of an instance, as in the journal.
+    prefix
+        What stands in place of ``instances/``.
+    """
+    return text.replace(b'"BulkDataURI":"instances/', b'"BulkDataURI":"' + prefix)
+
+
+def _array(texts: Iterable[bytes]) -> Iterator[bytes]:
+    opening = b"["
+    for text in texts:
+        yield opening + text
+        opening = b",\n"
+    yield b"]" if opening == b",\n" else b"[]"
+
+
+def _put_both(archive: Archive, path: str, pieces: Callable[[], Iterable[bytes]]) -> None:
+    archive.store.put_document(f"{path}.json", pieces())
+    archive.store.put_document(f"{path}.json.gz", _gzipped(pieces()))
+
+
+def _gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Compress as one gzip member, without a time: equal metadata give equal files."""
+    compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 31)
+    for piece in pieces:
+        out = compressor.compress(piece)
+        if out:
+            yield out
+    yield compressor.flush()
+
+
+def _read_or_none(archive: Archive, path: str) -> bytes | None:
+    if archive.store.version(path) is None:
+        return None
+    with archive.store.open(path) as file:
+        return file.read()

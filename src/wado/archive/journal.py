@@ -1,0 +1,229 @@
+r"""The journal of a series: what retrieval needs without opening DICOM files.
+
+One line per instance, ``<entry>\t<DICOM JSON>\n``, appended by the one consumer that reads the
+study's partition; a later line of the same SOP Instance UID wins. An instance becomes visible by
+one append, whatever is there already. A line ``{"described":…}`` says that the ready metadata
+documents cover all lines before it; the next append makes them stale by its mere place.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+import orjson
+
+from wado.archive.paths import journal_path
+from wado.dicom.frames import PixelData
+from wado.dicom.uids import SeriesRef
+from wado.errors import NotFound
+from wado.ports import InstanceStore
+
+RECENT_S = 0.05
+"""How old the view of a series may be that `Journals.recent` gives."""
+_MAX_LOOKED_AT = 10_000
+_MAX_ENTRIES = 200_000
+"""Entries that a process keeps parsed; series used least recently are forgotten first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One instance of a series.
+
+    `bulk` maps a tag path to (offset, length) in the file; `metadata_offset` and
+    `metadata_length` locate its DICOM JSON in the journal.
+    """
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    file_size: int
+    digest: str
+    received_at: str
+    instance_number: int | None
+    number_of_frames: int
+    pixel: PixelData | None
+    bulk: Mapping[str, tuple[int, int]]
+    metadata_offset: int
+    metadata_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesView:
+    """A series as its journal has it up to `size` bytes; immutable.
+
+    `described` tells that the ready metadata documents show exactly this.
+    """
+
+    ref: SeriesRef
+    identity: int
+    size: int
+    entries: Mapping[str, Entry] = field(repr=False)
+    described: bool
+
+    @property
+    def etag(self) -> str:
+        """Changes with every change of the series."""
+        return f"{self.identity:x}-{self.size:x}"
+
+    def ordered(self) -> list[Entry]:
+        """Entries by Instance Number, then UID."""
+        return sorted(
+            self.entries.values(),
+            key=lambda e: (e.instance_number is None, e.instance_number or 0, e.sop_instance_uid),
+        )
+
+
+def journal_line(entry: Mapping[str, Any], metadata: Mapping[str, Any] | bytes) -> bytes:
+    """Make the line of an instance; `entry` has the fields of `Entry` but for the last two."""
+    text = metadata if isinstance(metadata, bytes) else orjson.dumps(metadata)
+    return orjson.dumps(entry) + b"\t" + text + b"\n"
+
+
+def described_line() -> bytes:
+    """Make the line that says that the metadata documents are up to date."""
+    return b'{"described":true}\t\n'
+
+
+def deleted_line(sop_instance_uid: str, reason: str) -> bytes:
+    """Make the line that takes an instance out of the series; its UID stays known as deleted."""
+    entry = {
+        "sop_instance_uid": sop_instance_uid,
+        "deleted": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "reason": reason,
+    }
+    return orjson.dumps(entry) + b"\t\n"
+
+
+class Journals:
+    """Reads journals, and keeps what it parsed; always as fresh as the file.
+
+    One per process; used from any thread.
+    """
+
+    def __init__(self, store: InstanceStore, *, max_entries: int = _MAX_ENTRIES) -> None:
+        self._store = store
+        self._max_entries = max_entries
+        self._entries = 0
+        self._views: OrderedDict[SeriesRef, SeriesView] = OrderedDict()
+        self._looked_at: dict[SeriesRef, float] = {}
+        self._lock = threading.Lock()
+
+    def knows(self, ref: SeriesRef) -> bool:
+        """Whether `view` has little to read: the series was looked at before."""
+        return ref in self._views
+
+    def view(self, ref: SeriesRef) -> SeriesView | None:
+        """The series as it is now, or None if the archive has no instance of it."""
+        known = self._views.get(ref)
+        version = self._store.version(journal_path(ref))
+        if version is None:
+            if known is not None:
+                self._remember(ref, None)
+            return None
+        if known is None or (known.identity, known.size) != version:
+            view = self._read(ref, known, version)
+            if view is not known:
+                self._remember(ref, view)
+            return view if view.entries else None
+        with self._lock:
+            if ref in self._views:
+                self._views.move_to_end(ref)
+        return known if known.entries else None
+
+    def recent(self, ref: SeriesRef) -> SeriesView | None:
+        """The series as it was at most `RECENT_S` ago; saves a look at the file each time.
+
+        For what can't have changed unless it is gone: a known instance. Who misses something in
+        it asks `view`.
+        """
+        known = self._views.get(ref)
+        now = monotonic()
+        if known is not None and now - self._looked_at.get(ref, 0.0) < RECENT_S:
+            return known if known.entries else None
+        if len(self._looked_at) > _MAX_LOOKED_AT:
+            self._looked_at.clear()
+        self._looked_at[ref] = now
+        return self.view(ref)
+
+    def _read(
+        self, ref: SeriesRef, known: SeriesView | None, version: tuple[int, int]
+    ) -> SeriesView:
+        identity, _ = version
+        if known is None or known.identity != identity or known.size > version[1]:
+            known = SeriesView(ref, identity, 0, {}, described=False)
+        with self._store.open(journal_path(ref)) as file:
+            file.seek(known.size)
+            tail = file.read(version[1] - known.size)
+        whole = tail.rfind(b"\n") + 1
+        if whole == 0:
+            return known
+        entries = dict(known.entries)
+        described = known.described
+        for line, offset in _lines(tail[:whole], known.size):
+            described = _apply(entries, line, offset)
+        return SeriesView(ref, identity, known.size + whole, entries, described)
+
+    def _remember(self, ref: SeriesRef, view: SeriesView | None) -> None:
+        with self._lock:
+            old = self._views.pop(ref, None)
+            self._entries -= len(old.entries) if old else 0
+            if view is None:
+                return
+            self._views[ref] = view
+            self._entries += len(view.entries)
+            while self._entries > self._max_entries and len(self._views) > 1:
+                _, forgotten = self._views.popitem(last=False)
+                self._entries -= len(forgotten.entries)
+
+    def metadata(self, view: SeriesView, entries: Iterable[Entry] | None = None) -> Iterator[bytes]:
+        """DICOM JSON of instances, one object each, in the order of `entries` (default: all)."""
+        with self._store.open(journal_path(view.ref)) as file:
+            for entry in view.ordered() if entries is None else entries:
+                file.seek(entry.metadata_offset)
+                text = file.read(entry.metadata_length)
+                if len(text) != entry.metadata_length:
+                    raise NotFound(f"metadata of {entry.sop_instance_uid}")
+                yield text
+
+
+def _lines(data: bytes, base: int) -> Iterator[tuple[bytes, int]]:
+    start = 0
+    while start < len(data):
+        end = data.index(b"\n", start)
+        yield data[start:end], base + start
+        start = end + 1
+
+
+def _apply(entries: dict[str, Entry], line: bytes, offset: int) -> bool:
+    """Add a line to the entries; whether it says that documents are up to date."""
+    tab = line.find(b"\t")
+    try:
+        value: dict[str, Any] = orjson.loads(line[:tab] if tab >= 0 else line)
+    except ValueError:  # a torn line: its message was not committed and comes again
+        return False
+    if value.get("described"):
+        return True
+    uid = value["sop_instance_uid"]
+    if value.get("deleted"):
+        entries.pop(uid, None)
+        return False
+    pixel = value.get("pixel")
+    entries[uid] = Entry(
+        sop_instance_uid=uid,
+        sop_class_uid=value["sop_class_uid"],
+        transfer_syntax_uid=value["transfer_syntax_uid"],
+        file_size=value["file_size"],
+        digest=value["digest"],
+        received_at=value["received_at"],
+        instance_number=value["instance_number"],
+        number_of_frames=value["number_of_frames"],
+        pixel=PixelData.from_json(pixel) if pixel else None,
+        bulk=value["bulk"],
+        metadata_offset=offset + tab + 1,
+        metadata_length=len(line) - tab - 1,
+    )
+    return False

@@ -1,0 +1,26 @@
+"""Where things lie below the storage root (DESIGN §3): paths made only from validated values."""
+
+from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef
+
+
+def instance_path(ref: InstanceRef) -> str:
+    """Path of the original file of an instance."""
+    return (
+        f"{ref.tenant_id}/{ref.study_instance_uid}/{ref.series_instance_uid}"
+        f"/{ref.sop_instance_uid}.dcm"
+    )
+
+
+def journal_path(ref: SeriesRef) -> str:
+    """Path of the journal of a series: what retrieval needs, appended as instances come."""
+    return f"{series_document_path(ref)}.journal"
+
+
+def series_document_path(ref: SeriesRef) -> str:
+    """Path of the metadata of a series, without ``.json`` or ``.json.gz``."""
+    return f"metadata/{ref.tenant_id}/{ref.study_instance_uid}/{ref.series_instance_uid}"
+
+
+def study_document_path(ref: StudyRef) -> str:
+    """Path of the metadata of a study, without ``.json`` or ``.json.gz``."""
+    return f"metadata/{ref.tenant_id}/{ref.study_instance_uid}"

@@ -1,0 +1,229 @@
+"""What an answer is made of: bytes, and ranges of stored files that are read only when sent."""
+
+import errno
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Lock
+from typing import BinaryIO
+
+from wado.errors import NotFound
+from wado.ports import InstanceStore
+
+_MAX_OPEN_FILES = 768
+_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class FileSlice:
+    """A range of a stored file; `identity` tells its content (a digest), for files kept open."""
+
+    path: str
+    offset: int
+    length: int
+    identity: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """Bytes that must be worked out (inflated, swapped, shifted); `make` may take its time."""
+
+    length: int
+    make: Callable[[], bytes]
+
+
+Piece = bytes | FileSlice | Computed
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One thing of an answer: its media type as sent, and its bytes."""
+
+    content_type: str
+    pieces: tuple[Piece, ...]
+    location: str = ""
+
+    @property
+    def length(self) -> int:
+        """Length in bytes."""
+        return sum(map(piece_length, self.pieces))
+
+
+def piece_length(piece: Piece) -> int:
+    """Length of a piece in bytes."""
+    return len(piece) if isinstance(piece, bytes) else piece.length
+
+
+def cut(pieces: Iterable[Piece], start: int, end: int) -> Iterator[Piece]:
+    """Bytes `start` to before `end` of what the pieces are together."""
+    at = 0
+    for piece in pieces:
+        length = piece_length(piece)
+        low, high = max(start - at, 0), min(end - at, length)
+        if low < high:
+            yield _cut_one(piece, low, high)
+        at += length
+        if at >= end:
+            return
+
+
+def _cut_one(piece: Piece, low: int, high: int) -> Piece:
+    match piece:
+        case bytes():
+            return piece[low:high]
+        case FileSlice():
+            return FileSlice(piece.path, piece.offset + low, high - low, piece.identity)
+        case Computed():
+            return Computed(high - low, lambda: piece.make()[low:high])
+
+
+def _preadv(fd: int, target: memoryview, offset: int) -> bool:
+    """Read what lies in memory; False if not all of it does."""
+    try:
+        return os.preadv(fd, [target], offset, _NOWAIT) == len(target)
+    except BlockingIOError:
+        return False
+    except OSError as e:
+        if e.errno != errno.EOPNOTSUPP:
+            raise
+        return os.preadv(fd, [target], offset) == len(target)  # such as memory file systems
+
+
+class _OpenFile:
+    """A file and the number of those who read it now; closed when forgotten and unused."""
+
+    __slots__ = ("fd", "file", "forgotten", "readers")
+
+    def __init__(self, file: BinaryIO, fd: int | None) -> None:
+        self.file = file
+        self.fd = fd
+        self.readers = 0
+        self.forgotten = False
+
+
+class OpenFiles:
+    """Reads slices; files read most recently stay open, as frames of one file come in a row.
+
+    Used from any thread.
+    """
+
+    def __init__(self, store: InstanceStore, *, max_open: int = _MAX_OPEN_FILES) -> None:
+        self._store = store
+        self._max_open = max_open
+        self._files: OrderedDict[tuple[str, str], _OpenFile] = OrderedDict()
+        self._lock = Lock()
+
+    def bytes_of(self, piece: Piece) -> bytes:
+        """Read or work out a piece whole; raises as `read`."""
+        match piece:
+            case bytes():
+                return piece
+            case FileSlice():
+                return self.read(piece)
+            case Computed():
+                data = piece.make()
+                if len(data) != piece.length:
+                    raise NotFound("the stored value ends early")
+                return data
+
+    def read(self, piece: FileSlice) -> bytes:
+        """Read a slice whole.
+
+        Raises
+        ------
+        NotFound
+            The file is gone, or is shorter than the slice says.
+        """
+        opened = self._take(piece)
+        try:
+            if opened.fd is not None:
+                data = os.pread(opened.fd, piece.length, piece.offset)
+            else:
+                opened.file.seek(piece.offset)
+                data = opened.file.read(piece.length)
+        finally:
+            self._give_back(opened)
+        if len(data) != piece.length:
+            raise NotFound(f"{piece.path} ends early")
+        return data
+
+    def read_into(self, piece: Piece, target: memoryview) -> None:
+        """Read or work out a piece into memory of its length; raises as `read`."""
+        if isinstance(piece, FileSlice):
+            opened = self._take(piece)
+            try:
+                if opened.fd is not None:
+                    if os.preadv(opened.fd, [target], piece.offset) != piece.length:
+                        raise NotFound(f"{piece.path} ends early")
+                    return
+            finally:
+                self._give_back(opened)
+        target[:] = self.bytes_of(piece)
+
+    def read_at_once(self, piece: Piece, target: memoryview) -> bool:
+        """Read a piece only if that needs no waiting: its file is open and it lies in memory.
+
+        False if it does need waiting; `target` may hold a part of it then.
+        """
+        match piece:
+            case bytes():
+                target[:] = piece
+                return True
+            case Computed():
+                return False
+        opened = self._open_already(piece)
+        if opened is None:
+            return False
+        try:
+            return opened.fd is not None and _preadv(opened.fd, target, piece.offset)
+        finally:
+            self._give_back(opened)
+
+    def _open_already(self, piece: FileSlice) -> _OpenFile | None:
+        with self._lock:
+            opened = self._files.get((piece.path, piece.identity))
+            if opened is not None:
+                opened.readers += 1
+        return opened
+
+    def _take(self, piece: FileSlice) -> _OpenFile:
+        key = (piece.path, piece.identity)
+        with self._lock:
+            opened = self._files.get(key)
+            if opened is not None and (opened.fd is not None or opened.readers == 0):
+                self._files.move_to_end(key)
+                opened.readers += 1
+                return opened
+        file = self._store.open(piece.path)
+        fd = file.fileno() if self._store.local_path(piece.path) is not None else None
+        opened = _OpenFile(file, fd)
+        opened.readers = 1
+        with self._lock:
+            old = self._files.pop(key, None)
+            self._files[key] = opened
+            self._forget(old)
+            while len(self._files) > self._max_open:
+                self._forget(self._files.popitem(last=False)[1])
+        return opened
+
+    def _give_back(self, opened: _OpenFile) -> None:
+        with self._lock:
+            opened.readers -= 1
+            if opened.forgotten and opened.readers == 0:
+                opened.file.close()
+
+    @staticmethod
+    def _forget(opened: _OpenFile | None) -> None:
+        if opened is not None:
+            opened.forgotten = True
+            if opened.readers == 0:
+                opened.file.close()
+
+    def close(self) -> None:
+        """Close the files that nobody reads now; the others close when they were read."""
+        with self._lock:
+            while self._files:
+                with suppress(OSError):
+                    self._forget(self._files.popitem()[1])

@@ -1,0 +1,99 @@
+"""Rebuild index, metadata and warehouse from the files alone."""
+
+import uuid
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from wado.archive.catalogue import Catalogued, catalogue, read_instance
+from wado.archive.check import meta_of_file, series_files
+from wado.archive.describe import describe_series, describe_study
+from wado.archive.journal import Journals
+from wado.archive.paths import journal_path
+from wado.dicom.uids import SeriesRef
+from wado.errors import CannotUnderstand
+from wado.ports import Archive, Message, StoredFile
+from wado.records import DicomStateMeta, Table, Topic
+
+_BATCH = 500
+_TABLES: dict[Topic, Table] = {
+    Topic.DICOM_STATE: "dicom_state_meta",
+    Topic.DICOM_IMAGE: "dicom_image_meta",
+}
+
+
+@dataclass(slots=True)
+class Rebuilt:
+    """How far a rebuild is."""
+
+    instances: int = 0
+    series: int = 0
+    quarantined: int = 0
+
+
+def reindex(archive: Archive, progress: Callable[[Rebuilt], None] | None = None) -> Rebuilt:
+    """Forget everything derived and make it again. The services must not run meanwhile."""
+    done = Rebuilt()
+    journals = Journals(archive.store)
+    rebuild = _Rebuild(archive, journals, done)
+    for state in archive.index.all_series():
+        archive.index.put([_without_instances(state)])
+        archive.store.delete([journal_path(state.series)])
+    for table in (*_TABLES.values(), "dicom_object_meta"):
+        archive.warehouse.clear(table)
+    study = None
+    for ref, files in series_files(archive):
+        rebuild.series(ref, files)
+        if study is not None and ref.study != study:
+            describe_study(archive, journals, study)
+        study = ref.study
+        if progress:
+            progress(done)
+    if study is not None:
+        describe_study(archive, journals, study)
+    return done
+
+
+def _without_instances(state: DicomStateMeta) -> DicomStateMeta:
+    return replace(state, number_of_series_related_instances=0)
+
+
+class _Rebuild:
+    def __init__(self, archive: Archive, journals: Journals, done: Rebuilt) -> None:
+        self._archive = archive
+        self._journals = journals
+        self._done = done
+        self._run = uuid.uuid4().hex
+        self._loads = 0
+
+    def series(self, ref: SeriesRef, files: list[StoredFile]) -> None:
+        self._archive.store.delete([journal_path(ref)])
+        for start in range(0, len(files), _BATCH):
+            self._batch(files[start : start + _BATCH])
+        describe_series(self._archive, self._journals, ref)
+        self._done.series += 1
+
+    def _batch(self, files: list[StoredFile]) -> None:
+        items: list[Catalogued] = []
+        for file in files:
+            try:
+                items.append(read_instance(self._archive, meta_of_file(self._archive, file)))
+            except CannotUnderstand as e:
+                self._archive.store.quarantine(file.file_path, str(e))
+                self._done.quarantined += 1
+        catalogue(self._archive, self._journals, items, publish=self._load)
+        if items:
+            self._load_rows("dicom_object_meta", [i.meta.to_json() for i in items])
+        self._done.instances += len(items)
+
+    def _load(self, messages: list[Message]) -> None:
+        """Load records straight into the warehouse: no loader runs now."""
+        rows: dict[Table, list[bytes]] = defaultdict(list)
+        for message in messages:
+            rows[_TABLES[message.topic]].append(message.body)
+        for table, bodies in rows.items():
+            self._load_rows(table, bodies)
+
+    def _load_rows(self, table: Table, rows: list[bytes]) -> None:
+        self._loads += 1
+        self._archive.warehouse.load(table, rows, f"reindex-{self._run}-{self._loads}")

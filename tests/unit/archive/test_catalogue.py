@@ -1,0 +1,257 @@
+"""What a message of `storage_queue` becomes; a crash anywhere repeats and loses nothing."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from threading import Event
+from typing import Any
+
+import orjson
+import pytest
+from pydicom.dataset import Dataset
+
+import synthetic
+from wado.archive.catalogue import catalogue_batch
+from wado.archive.describe import describe_series, describe_study, study_parts, study_views
+from wado.archive.journal import Journals
+from wado.archive.paths import series_document_path, study_document_path
+from wado.archive.store import Reception, Source, Stored, store_group
+from wado.dicom.uids import SeriesRef
+from wado.errors import Unavailable
+from wado.ports import Archive, Batch, Message
+from wado.records import DicomImageMeta, DicomStateMeta, Topic
+
+GROUP = "wado-consumer"
+
+
+def store(archive: Archive, *datasets: Dataset) -> list[Stored]:
+    receptions = []
+    for ds in datasets:
+        reception = Reception(archive, "clinic", Source())
+        reception.write(synthetic.part10(ds))
+        reception.finish()
+        receptions.append(reception)
+    results = store_group(archive, Journals(archive.store), receptions)
+    assert all(isinstance(r, Stored) for r in results), results
+    return [r for r in results if isinstance(r, Stored)]
+
+
+def batches(archive: Archive, topic: Topic, group: str) -> Iterator[Batch]:
+    """Batches until the topic is read."""
+    stop = Event()
+    if archive.log.lag(topic, group) == 0:
+        return
+    for batch in archive.log.read(topic, group, stop):
+        yield batch
+        if archive.log.lag(topic, group) == 0:
+            stop.set()
+
+
+def catalogue_all(archive: Archive) -> None:
+    journals = Journals(archive.store)
+    for batch in batches(archive, Topic.STORAGE, GROUP):
+        catalogue_batch(archive, journals, batch)
+        batch.commit()
+
+
+def records(archive: Archive, topic: Topic) -> list[bytes]:
+    found = []
+    for batch in batches(archive, topic, "test"):
+        found += [m.body for m in batch.messages]
+        batch.commit()
+    return found
+
+
+def series_of(ds: Dataset) -> SeriesRef:
+    return SeriesRef.of("clinic", str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID))
+
+
+def test_series_is_in_index_journal_and_records(archive: Archive) -> None:
+    series = synthetic.ct_series(3, PatientName="Müller^Jürgen", SpecificCharacterSet="ISO_IR 192")
+    store(archive, *series)
+    catalogue_all(archive)
+    row = archive.index.series(series_of(series[0]))
+    assert row is not None
+    assert row["patient_name"] == "Müller^Jürgen"
+    assert row["number_of_series_related_instances"] == 3
+    assert row["modality"] == "CT"
+    view = Journals(archive.store).view(series_of(series[0]))
+    assert view is not None
+    assert [e.sop_instance_uid for e in view.ordered()] == [d.SOPInstanceUID for d in series]
+    images = [DicomImageMeta.from_json(b) for b in records(archive, Topic.DICOM_IMAGE)]
+    assert [(i.rows, i.columns, i.instance_number) for i in images] == [
+        (16, 12, 1),
+        (16, 12, 2),
+        (16, 12, 3),
+    ]
+    (state,) = map(DicomStateMeta.from_json, records(archive, Topic.DICOM_STATE))
+    assert state.number_of_series_related_instances == 3
+
+
+def test_same_message_again_changes_nothing(archive: Archive) -> None:
+    (ds,) = synthetic.ct_series(1)
+    (stored,) = store(archive, ds)
+    archive.log.publish([Message(Topic.STORAGE, stored.meta.key, stored.meta.to_json())] * 3)
+    catalogue_all(archive)
+    archive.log.publish([Message(Topic.STORAGE, stored.meta.key, stored.meta.to_json())])
+    catalogue_all(archive)
+    with archive.store.open(f"{series_document_path(series_of(ds))}.journal") as file:
+        assert file.read().count(b"\n") == 1
+    row = archive.index.series(series_of(ds))
+    assert row is not None
+    assert row["number_of_series_related_instances"] == 1
+
+
+class Crash(Exception):
+    """Stands for the end of the process."""
+
+
+class Crashing:
+    """A port that ends the process before or after one of its methods."""
+
+    def __init__(self, port: Any, method: str, *, after: bool) -> None:
+        self._port = port
+        self._method = method
+        self._after = after
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._port, name)
+        if name != self._method:
+            return value
+
+        def crash(*args: Any, **kwargs: Any) -> None:
+            if self._after:
+                value(*args, **kwargs)
+            raise Crash
+
+        return crash
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(
+    ("port", "method"), [("index", "put"), ("store", "append"), ("log", "publish")]
+)
+def test_crash_between_any_two_steps_repeats_and_loses_nothing(
+    archive: Archive, port: str, method: str, *, after: bool
+) -> None:
+    series = synthetic.ct_series(3)
+    store(archive, *series)
+    port_that_crashes: Any = {port: Crashing(getattr(archive, port), method, after=after)}
+    crashing = replace(archive, **port_that_crashes)
+    with pytest.raises(Crash):
+        catalogue_all(crashing)
+    catalogue_all(archive)
+    row = archive.index.series(series_of(series[0]))
+    assert row is not None
+    assert row["number_of_series_related_instances"] == 3
+    with archive.store.open(f"{series_document_path(series_of(series[0]))}.journal") as file:
+        assert file.read().count(b"\n") == 3
+    images = {
+        DicomImageMeta.from_json(b).sop_instance_uid for b in records(archive, Topic.DICOM_IMAGE)
+    }
+    assert images == {d.SOPInstanceUID for d in series}
+
+
+def test_service_that_is_down_leaves_the_batch(archive: Archive) -> None:
+    store(archive, synthetic.ct())
+
+    class Down:
+        def put(self, _states: object) -> None:
+            raise Unavailable("the index is down")
+
+    down = replace(archive, index=Down())  # type: ignore[arg-type]  # only `put` is asked for
+    with pytest.raises(Unavailable):
+        catalogue_all(down)
+    assert archive.log.lag(Topic.STORAGE, GROUP) == 1
+    assert list(archive.log.dead_letters(Topic.STORAGE)) == []
+
+
+def garbage(_archive: Archive) -> bytes:
+    return b"not JSON"
+
+
+def missing_file(archive: Archive) -> bytes:
+    (stored,) = store(archive, synthetic.ct(series="gone"))
+    archive.store.delete([stored.meta.file_path])
+    return replace(stored.meta, sop_instance_uid="1.2.3").to_json()
+
+
+def path_outside(archive: Archive) -> bytes:
+    (stored,) = store(archive, synthetic.ct(series="outside"))
+    return replace(stored.meta, study_instance_uid="../../etc").to_json()
+
+
+@pytest.mark.parametrize("make", [garbage, missing_file, path_outside])
+def test_invalid_message_is_set_aside_and_the_others_go_on(
+    archive: Archive, make: Callable[[Archive], bytes]
+) -> None:
+    archive.log.publish([Message(Topic.STORAGE, "k", make(archive))])
+    ds = synthetic.ct()
+    store(archive, ds)
+    catalogue_all(archive)
+    assert list(archive.log.dead_letters(Topic.STORAGE))
+    assert archive.index.series(series_of(ds)) is not None
+
+
+def test_unreadable_file_goes_to_quarantine_with_its_reason(archive: Archive) -> None:
+    (stored,) = store(archive, synthetic.ct())
+    path = archive.store.local_path(stored.meta.file_path)
+    assert path is not None
+    path.write_bytes(path.read_bytes()[:-10])
+    short = replace(stored.meta, file_size=stored.meta.file_size - 10)
+    archive.log.publish([Message(Topic.STORAGE, short.key, short.to_json())])
+    catalogue_all(archive)
+    letters = list(archive.log.dead_letters(Topic.STORAGE))
+    assert any("Pixel Data" in letter.reason for letter in letters)
+    kept = archive.store.local_path(f"quarantine/{stored.meta.file_path}")
+    assert kept is not None
+    assert kept.is_file()
+
+
+class TestDescribe:
+    def test_documents_hold_every_instance_in_order(self, archive: Archive) -> None:
+        series = synthetic.ct_series(3)
+        store(archive, *reversed(series))
+        catalogue_all(archive)
+        journals = Journals(archive.store)
+        view = describe_series(archive, journals, series_of(series[0]))
+        assert view is not None
+        assert view.described
+        path = series_document_path(view.ref)
+        with archive.store.open(f"{path}.json") as file:
+            text = file.read()
+        found = [m["00080018"]["Value"][0] for m in orjson.loads(text)]
+        assert found == [d.SOPInstanceUID for d in series]
+        import gzip  # noqa: PLC0415 - only here
+
+        with archive.store.open(f"{path}.json.gz") as file:
+            assert gzip.decompress(file.read()) == text
+
+    def test_study_document_is_current_until_a_series_grows(self, archive: Archive) -> None:
+        one, two = synthetic.ct(series="1"), synthetic.ct(series="2")
+        store(archive, one, two)
+        catalogue_all(archive)
+        journals = Journals(archive.store)
+        assert not describe_study(archive, journals, series_of(one).study)
+        for ds in (one, two):
+            describe_series(archive, journals, series_of(ds))
+        assert describe_study(archive, journals, series_of(one).study)
+        path = study_document_path(series_of(one).study)
+        with archive.store.open(f"{path}.parts") as file:
+            parts = file.read()
+        assert parts == study_parts(study_views(archive, journals, series_of(one).study))
+        store(archive, synthetic.ct_series(2, series="2")[1])
+        catalogue_all(archive)
+        assert parts != study_parts(study_views(archive, journals, series_of(one).study))
+
+    def test_count_in_the_index_is_corrected(self, archive: Archive) -> None:
+        ds = synthetic.ct()
+        store(archive, ds)
+        catalogue_all(archive)
+        row = archive.index.series(series_of(ds))
+        assert row is not None
+        state = DicomStateMeta("clinic", ds.StudyInstanceUID, ds.SeriesInstanceUID, modality="CT")
+        archive.index.put([replace(state, number_of_series_related_instances=7)])
+        describe_series(archive, Journals(archive.store), series_of(ds))
+        row = archive.index.series(series_of(ds))
+        assert row is not None
+        assert row["number_of_series_related_instances"] == 1
