@@ -1,0 +1,1 @@
+"""The web server: DICOMweb, the viewer, health and metrics; Starlette on granian (ADR 0006)."""

@@ -1,0 +1,224 @@
+"""What a handler is given and what it gives back, whichever way the request came in.
+
+A `Call` is made from an RSGI scope on the hot routes and from a Starlette request elsewhere; the
+`Answer` is written by `wado.services.server.direct` or `wado.services.server.app` respectively.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Protocol
+from urllib.parse import parse_qsl, unquote
+
+import orjson
+
+from wado.archive.pieces import Piece, piece_length
+from wado.dicom.media_types import DICOM_JSON
+from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef, validate_tenant_id, validate_uid
+
+Headers = list[tuple[str, str]]
+
+CROSS_ORIGIN: Headers = [
+    ("access-control-allow-origin", "*"),
+    (
+        "access-control-expose-headers",
+        "Content-Range, Content-Length, Content-Type, Warning, Content-Location, ETag, Retry-After",
+    ),
+    ("cross-origin-resource-policy", "cross-origin"),
+]
+"""On every answer of the API: viewers come from other origins, too."""
+
+PREFLIGHT: Headers = [
+    *CROSS_ORIGIN,
+    ("access-control-allow-methods", "GET, HEAD, POST, PUT, DELETE, OPTIONS"),
+    ("access-control-max-age", "86400"),
+]
+
+_HOST = re.compile(r"[A-Za-z0-9._~-]+(?::\d{1,5})?\Z|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?\Z")
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)*\Z")
+
+
+class HeaderLookup(Protocol):
+    """Request headers; names in lower case."""
+
+    def get(self, key: str, /) -> Any:
+        """Value of a header, or None."""
+        ...
+
+
+@dataclass(slots=True)
+class Call:
+    """The head of a request."""
+
+    method: str
+    path: str
+    query: str
+    headers: HeaderLookup
+    tenant_id: str
+    scheme: str = "http"
+    authority: str = ""
+    server: str = ""
+    client: str = ""
+    root: str = ""
+    params: Mapping[str, str] = field(default_factory=dict)
+    user_name: str = ""
+
+    @property
+    def study(self) -> StudyRef:
+        """The study of the path."""
+        return _study(self.tenant_id, self.params["study"])
+
+    @property
+    def series(self) -> SeriesRef:
+        """The series of the path."""
+        return _series(self.tenant_id, self.params["study"], self.params["series"])
+
+    @property
+    def instance(self) -> InstanceRef:
+        """The instance of the path."""
+        at = self.series
+        return InstanceRef(
+            at.tenant_id,
+            at.study_instance_uid,
+            at.series_instance_uid,
+            _uid(self.params["instance"]),
+        )
+
+    @property
+    def accept_parameter(self) -> str | None:
+        """The ``accept`` query parameter; a plus sign in it is one (``dicom+json``)."""
+        if "accept" not in self.query:
+            return None
+        for text in self.query.split("&"):
+            name, _, value = text.partition("=")
+            if name == "accept":
+                return unquote(value)
+        return None
+
+    def parameter(self, name: str) -> str | None:
+        """Value of a query parameter, the first of several."""
+        if name not in self.query:
+            return None
+        return next((v for n, v in parse_qsl(self.query) if n == name), None)
+
+    @property
+    def origin(self) -> str:
+        """``scheme://host[:port][/prefix]`` as the client wrote it, through proxies."""
+        forwarded = _forwarded(self.headers.get("forwarded") or "")
+        proto = forwarded.get("proto") or _first(self.headers.get("x-forwarded-proto"))
+        host = forwarded.get("host") or _first(self.headers.get("x-forwarded-host"))
+        host = host or self._host
+        prefix = _first(self.headers.get("x-forwarded-prefix")).rstrip("/")
+        scheme = proto if proto in ("http", "https") else self.scheme
+        safe = host if _HOST.match(host) else self.server
+        return f"{scheme}://{safe}{prefix if _PREFIX.match(prefix) else ''}"
+
+    @property
+    def _host(self) -> str:
+        host: str = self.headers.get("host") or self.authority
+        # A client in wide use leaves its port out: to our own address it was meant.
+        return self.server if host and host == self.server.rpartition(":")[0] else host
+
+    @property
+    def base_url(self) -> str:
+        """Address of the DICOMweb service as the client sees it."""
+        return f"{self.origin}{self.root}"
+
+
+# Validated once: the UIDs of a series come with each of its instances and frames.
+_study = lru_cache(maxsize=1024)(StudyRef.of)
+_series = lru_cache(maxsize=4096)(SeriesRef.of)
+_uid = lru_cache(maxsize=8192)(validate_uid)
+
+
+def _first(value: str | None) -> str:
+    return value.split(",", 1)[0].strip() if value else ""
+
+
+@lru_cache(maxsize=64)
+def _forwarded(value: str) -> Mapping[str, str]:
+    """First element of a Forwarded header (RFC 7239)."""
+    pairs = (pair.partition("=") for pair in value.split(",", 1)[0].split(";"))
+    return {name.strip().lower(): text.strip().strip('"') for name, _, text in pairs}
+
+
+@lru_cache(maxsize=1024)
+def tenant_of(value: str) -> str:
+    """Validate a tenant id; remembered, as each request has one."""
+    return validate_tenant_id(value)
+
+
+@dataclass(slots=True)
+class Answer:
+    """A response: `pieces` are its body; `stream` stands instead if the body is made on the way.
+
+    `length` is given for a `stream` whose length is known.
+    """
+
+    status: int = 200
+    headers: Headers = field(default_factory=list)
+    pieces: Sequence[Piece] = ()
+    stream: Iterable[Piece] | None = None
+    length: int | None = None
+
+    @property
+    def body_length(self) -> int | None:
+        """Length of the body in bytes, None if it is not known yet."""
+        if self.stream is not None:
+            return self.length
+        return sum(map(piece_length, self.pieces))
+
+
+def json_answer(value: Any, *, status: int = 200, media_type: str = "application/json") -> Answer:
+    """Answer with a JSON document."""
+    body = value if isinstance(value, bytes) else orjson.dumps(value)
+    return Answer(status, [("content-type", media_type), *CROSS_ORIGIN], (body,))
+
+
+def dicom_json_answer(value: Any, *, status: int = 200, media_type: str = DICOM_JSON) -> Answer:
+    """Answer with DICOM JSON that must be asked for again each time."""
+    answer = json_answer(value, status=status, media_type=media_type)
+    answer.headers.append(("cache-control", "no-cache"))
+    return answer
+
+
+def text_answer(text: str, *, status: int = 200, media_type: str = "text/plain") -> Answer:
+    """Answer with text."""
+    headers = [("content-type", f"{media_type}; charset=utf-8"), *CROSS_ORIGIN]
+    return Answer(status, headers, (text.encode(),))
+
+
+def warning(text: str) -> tuple[str, str]:
+    """Make a Warning header with code 299 (PS3.18 §8.5); only printable ASCII goes out."""
+    safe = "".join(c if " " <= c <= "~" and c not in '"\\' else "?" for c in text)
+    return "warning", f'299 wado "{safe[:1000]}"'
+
+
+def matches_etag(header: str | None, etag: str) -> bool:
+    """Whether If-None-Match names the entity tag (RFC 9110 §13.1.2; weak comparison)."""
+    if not header:
+        return False
+    if header.strip() == "*":
+        return True
+    return any(tag.strip().removeprefix("W/") == etag for tag in header.split(","))
+
+
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z")
+
+
+def one_range(header: str, length: int) -> tuple[int, int] | None:
+    """Read a Range of one part: start and end (exclusive); empty if there is nothing of it.
+
+    None if the header is to be passed over: other units, several ranges, nonsense
+    (RFC 9110 §14.2).
+    """
+    match = _RANGE.match(header.replace(" ", ""))
+    if match is None or match.group(0) == "bytes=-":
+        return None
+    first, last = match.groups()
+    if not first:
+        return max(length - int(last), 0), length
+    if last and int(last) < int(first):
+        return None
+    return int(first), min(int(last) + 1, length) if last else length

@@ -1,0 +1,62 @@
+"""What the handlers of the web server share: one per process."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+from wado.archive.journal import Journals
+from wado.archive.pieces import OpenFiles
+from wado.archive.store import Committer
+from wado.ports import Archive
+from wado.services.server.access_log import AccessLog
+from wado.settings import ServerSettings
+
+THREADS = 8
+"""Threads for what may wait: searches, files that are not in memory, parts that come in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The archive, and what one serving process keeps open."""
+
+    archive: Archive
+    settings: ServerSettings
+    default_tenant: str
+    journals: Journals
+    files: OpenFiles
+    committer: Committer
+    access_log: AccessLog
+    registry: CollectorRegistry
+    threads: ThreadPoolExecutor
+
+
+@contextmanager
+def open_service(
+    archive: Archive, settings: ServerSettings, *, default_tenant: str
+) -> Iterator[Service]:
+    """Open what handlers need; on exit finish what was taken, then close."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    with ExitStack() as stack:
+        files = OpenFiles(archive.store)
+        stack.callback(files.close)
+        access_log = stack.enter_context(AccessLog(archive, registry))
+        committer = stack.enter_context(Committer(archive))
+        threads = ThreadPoolExecutor(THREADS, thread_name_prefix="server")
+        stack.callback(threads.shutdown)
+        yield Service(
+            archive,
+            settings,
+            default_tenant,
+            Journals(archive.store),
+            files,
+            committer,
+            access_log,
+            registry,
+            threads,
+        )
