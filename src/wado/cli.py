@@ -1,0 +1,297 @@
+"""The command line: `wado up`, the services one by one, and the tools of an operator."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from wado.errors import WadoError
+from wado.settings import Settings, load_settings
+from wado.telemetry import configure_logging
+
+app = typer.Typer(
+    name="wado",
+    help="A DICOMweb archive: C-STORE and STOW-RS in, QIDO-RS and WADO-RS out, with a viewer.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+dlq_app = typer.Typer(help="Messages that could not be processed.", no_args_is_help=True)
+app.add_typer(dlq_app, name="dlq")
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Config = Annotated[
+    Path | None,
+    typer.Option(help="Settings file (TOML); default: wado.toml here, if there is one."),
+]
+Root = Annotated[Path | None, typer.Option(help="Folder below which everything is written.")]
+Http = Annotated[str | None, typer.Option(help="HOST:PORT of the web server.")]
+Dimse = Annotated[str | None, typer.Option(help="HOST:PORT of the DICOM receiver.")]
+Aet = Annotated[str | None, typer.Option(help="Our AE title.")]
+
+
+@app.callback()
+def _options(ctx: typer.Context, config: Config = None) -> None:
+    """Take the options that every command has."""
+    if config is not None:
+        given: dict[str, Any] = {
+            c.name or c.callback.__name__: {"config": config}
+            for c in app.registered_commands
+            if c.callback
+        }
+        given["dlq"] = {name: {"config": config} for name in ("list", "replay")}
+        ctx.default_map = given
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line, not a stack trace."""
+    with _said_plainly():
+        app()
+
+
+def server_main() -> None:
+    """`wado-server` is `wado server`."""
+    _as_command("server")
+
+
+def storescp_main() -> None:
+    """`wado-storescp` is `wado storescp`."""
+    _as_command("storescp")
+
+
+def consumer_main() -> None:
+    """`wado-consumer` is `wado consumer`."""
+    _as_command("consumer")
+
+
+def webworker_main() -> None:
+    """`wado-webworker` is `wado webworker`."""
+    _as_command("webworker")
+
+
+def _as_command(name: str) -> None:
+    sys.argv.insert(1, name)
+    main()
+
+
+@contextmanager
+def _said_plainly() -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as e:
+        for fault in e.errors():
+            where = ".".join(str(part) for part in fault["loc"])
+            err.print(f"wado: setting {where}: {fault['msg']} (given: {fault['input']!r})")
+        sys.exit(2)
+    except (WadoError, FileNotFoundError, PermissionError) as e:
+        err.print(f"wado: {e}", markup=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _settings(
+    config: Path | None,
+    root: Path | None = None,
+    http: str | None = None,
+    dimse: str | None = None,
+    aet: str | None = None,
+) -> Settings:
+    """Settings with the options of the command line over them."""
+    overrides: dict[str, dict[str, Any]] = {}
+    if root is not None:
+        overrides["storage"] = {"root": root}
+    if http is not None:
+        overrides["server"] = _host_port("--http", http)
+    if dimse is not None:
+        overrides["storescp"] = _host_port("--dimse", dimse)
+    if aet is not None:
+        overrides.setdefault("storescp", {})["ae_title"] = aet
+    if config is None and Path("wado.toml").is_file():
+        config = Path("wado.toml")
+    if config is not None and not config.is_file():
+        raise typer.BadParameter(f"there is no settings file {config}", param_hint="--config")
+    settings = load_settings(config, **overrides)
+    configure_logging(settings.log_level)
+    return settings
+
+
+def _existing(settings: Settings) -> Settings:
+    """Refuse to care for an archive that is not there (a slip in --root), or one would be made."""
+    if not settings.storage.root.is_dir():
+        raise FileNotFoundError(f"there is no archive at {settings.storage.root}")
+    return settings
+
+
+def _host_port(option: str, value: str) -> dict[str, Any]:
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdigit():
+        raise typer.BadParameter(f"{value!r} is not HOST:PORT", param_hint=option)
+    return {"host": host.strip("[]") or "0.0.0.0", "port": int(port)}  # noqa: S104 - ":8080" asks so
+
+
+# ------------------------------------------------------------------ services
+
+
+@app.command()
+def up(
+    root: Root = None,
+    http: Http = None,
+    dimse: Dimse = None,
+    aet: Aet = None,
+    config: Config = None,
+) -> None:
+    """Run the whole archive on this machine, in the foreground."""
+    from wado.supervisor import RunLock, Supervisor, services  # noqa: PLC0415 - slow to load
+
+    settings = _settings(config, root, http, dimse, aet)
+    began = time.monotonic()
+
+    def ready() -> None:
+        seconds = time.monotonic() - began
+        out.print(
+            f"ready http://{settings.server.host}:{settings.server.port}/  "
+            f"DICOM {settings.storescp.ae_title}@{settings.storescp.host}:{settings.storescp.port}"
+            f"  root {settings.storage.root}  ({seconds:.1f} s)"
+        )
+
+    with RunLock(settings.storage.root, "wado up"):
+        supervisor = Supervisor(settings, services(settings), err.print, ready)
+        supervisor.run()
+    out.print("stopped")
+
+
+@app.command()
+def storescp(
+    root: Root = None, dimse: Dimse = None, aet: Aet = None, config: Config = None
+) -> None:
+    """Run only the DICOM receiver: it stores files and announces them on the log."""
+    _run_alone("storescp", _settings(config, root, dimse=dimse, aet=aet))
+
+
+@app.command()
+def server(root: Root = None, http: Http = None, config: Config = None) -> None:
+    """Run only the web server: DICOMweb and the viewer."""
+    _run_alone("server", _settings(config, root, http))
+
+
+@app.command()
+def consumer(root: Root = None, config: Config = None) -> None:
+    """Run only the consumer: it catalogues what was announced and loads the warehouse."""
+    _run_alone("consumer", _settings(config, root))
+
+
+@app.command()
+def webworker(root: Root = None, config: Config = None) -> None:
+    """Run only the webworker: it writes metadata files and keeps the counts."""
+    _run_alone("webworker", _settings(config, root))
+
+
+def _run_alone(kind: str, settings: Settings) -> None:
+    from wado.supervisor import Supervisor, run_until_signalled, services  # noqa: PLC0415
+
+    chosen = services(settings, kind)
+    if len(chosen) == 1:
+        run_until_signalled(chosen[0].body)
+    else:
+        Supervisor(settings, chosen, err.print).run()
+
+
+# ------------------------------------------------------------------ sending
+
+
+@app.command()
+def send(
+    paths: Annotated[list[Path], typer.Argument(help="Files and folders to send.")],
+    to: Annotated[str, typer.Option(help="Where to: AET@HOST:PORT.")] = "WADO@127.0.0.1:11112",
+    associations: Annotated[int, typer.Option(min=1, max=32, help="Associations at a time.")] = 4,
+    aet: Annotated[str, typer.Option(help="Our AE title.")] = "WADO_SEND",
+) -> None:
+    """Send DICOM files by C-STORE; exit code 1 if any was not stored."""
+    from wado.cli_tools import send_with_progress  # noqa: PLC0415
+
+    missing = [str(p) for p in paths if not p.exists()]
+    if missing:
+        raise FileNotFoundError(f"there is no {', '.join(missing)}")
+    if not send_with_progress(paths, to, associations=associations, aet=aet, out=out, err=err):
+        sys.exit(1)
+
+
+@app.command()
+def echo(
+    to: Annotated[str, typer.Argument(help="Who is asked: AET@HOST:PORT.")] = (
+        "WADO@127.0.0.1:11112"
+    ),
+    aet: Annotated[str, typer.Option(help="Our AE title.")] = "WADO_SEND",
+) -> None:
+    """Ask a DICOM peer whether it answers (C-ECHO)."""
+    from wado.services.association import Peer  # noqa: PLC0415
+    from wado.services.storescu import echo as ask  # noqa: PLC0415
+
+    seconds = ask(Peer.parse(to), calling_ae_title=aet)
+    out.print(f"{to} answers ({seconds * 1000:.1f} ms)")
+
+
+# ------------------------------------------------------------------ care
+
+
+@app.command()
+def check(
+    root: Root = None,
+    config: Config = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what is wrong.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Also hash every file.")] = False,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant.")] = None,
+) -> None:
+    """Compare files, metadata, index, warehouse and log; exit code 1 if something is wrong."""
+    from wado.cli_tools import check_with_progress  # noqa: PLC0415
+
+    settings = _existing(_settings(config, root))
+    if not check_with_progress(
+        settings, repair=repair, deep=deep, tenant_id=tenant, out=out, err=err
+    ):
+        sys.exit(1)
+
+
+@app.command()
+def reindex(root: Root = None, config: Config = None) -> None:
+    """Rebuild index, metadata and warehouse from the files alone; the archive must be stopped."""
+    from wado.cli_tools import reindex_with_progress  # noqa: PLC0415
+
+    reindex_with_progress(_existing(_settings(config, root)), out=out, err=err)
+
+
+@app.command()
+def status(root: Root = None, config: Config = None) -> None:
+    """Show what the archive holds, what waits, and what runs."""
+    from wado.cli_tools import show_status  # noqa: PLC0415
+
+    show_status(_existing(_settings(config, root)), out=out)
+
+
+@dlq_app.command("list")
+def dlq_list(root: Root = None, config: Config = None) -> None:
+    """List the messages that could not be processed, with the reason."""
+    from wado.cli_tools import list_dead_letters  # noqa: PLC0415
+
+    list_dead_letters(_existing(_settings(config, root)), out=out)
+
+
+@dlq_app.command("replay")
+def dlq_replay(
+    root: Root = None,
+    config: Config = None,
+    topic: Annotated[str | None, typer.Option(help="Only of this topic.")] = None,
+) -> None:
+    """Publish dead letters again, after their cause was mended."""
+    from wado.cli_tools import replay_dead_letters  # noqa: PLC0415
+
+    replay_dead_letters(_existing(_settings(config, root)), topic, out=out)

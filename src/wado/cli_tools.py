@@ -1,0 +1,232 @@
+"""What the longer commands do, with progress on a terminal and plain lines elsewhere."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table as TextTable
+
+from wado.archive.check import Report
+from wado.archive.check import check as check_archive
+from wado.archive.reindex import Rebuilt
+from wado.archive.reindex import reindex as reindex_archive
+from wado.bootstrap import open_archive
+from wado.errors import InvalidRequest
+from wado.ports import Archive
+from wado.records import Topic
+from wado.settings import Settings
+from wado.supervisor import RunLock
+
+_SHOWN = 50
+_SETTLE_S = 30.0
+GROUPS = {
+    Topic.STORAGE: "wado-consumer",
+    Topic.LOG: "wado-warehouse",
+    Topic.DICOM_STATE: "wado-warehouse",
+    Topic.DICOM_IMAGE: "wado-warehouse",
+    Topic.WEBAPI_ACCESS: "wado-warehouse",
+}
+"""Who reads a topic."""
+
+
+def send_with_progress(
+    paths: Sequence[Path], to: str, *, associations: int, aet: str, out: Console, err: Console
+) -> bool:
+    """Send files, drawing a bar; whether every file was stored."""
+    from wado.services.association import Peer  # noqa: PLC0415
+    from wado.services.storescu import Progress as Sent  # noqa: PLC0415
+    from wado.services.storescu import send  # noqa: PLC0415
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        disable=not err.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("looking for files", total=None)
+
+        def show(sent: Sent) -> None:
+            doing = "looking for files" if sent.is_searching else "sending"
+            bar.update(
+                task,
+                description=f"{doing} {sent.files_done}/{sent.files_total}",
+                total=sent.bytes_total or None,
+                completed=sent.bytes_done,
+            )
+
+        summary = send(
+            paths, Peer.parse(to), calling_ae_title=aet, associations=associations, progress=show
+        )
+    seconds = max(summary.duration_s, 1e-9)
+    out.print(
+        f"{summary.files_sent} stored, {len(summary.failures)} failed, "
+        f"{len(summary.skipped)} skipped in {seconds:.1f} s "
+        f"({summary.files_sent / seconds:.0f} files/s, "
+        f"{summary.bytes_sent / 1e6 / seconds:.1f} MB/s)"
+    )
+    for title, items in (
+        ("failed", summary.failures),
+        ("warning", summary.warnings),
+        ("skipped", summary.skipped),
+    ):
+        for reason, found in summary.grouped(items):
+            out.print(f"  {title}: {len(found)} x {reason} (e.g. {found[0]})", markup=False)
+    return not summary.failures
+
+
+def check_with_progress(
+    settings: Settings,
+    *,
+    repair: bool,
+    deep: bool,
+    tenant_id: str | None,
+    out: Console,
+    err: Console,
+) -> bool:
+    """Check, drawing progress; whether nothing is wrong any more."""
+    with open_archive(settings) as archive, _counting(err, "checking") as update:
+        waiting = settle(archive, _SETTLE_S)
+
+        def show(report: Report) -> None:
+            update(f"{report.series} series, {report.instances} instances")
+
+        report = check_archive(
+            archive, repair=repair, deep=deep, tenant_id=tenant_id, progress=show
+        )
+    for problem in report.problems[:_SHOWN]:
+        state = "repaired" if problem.repaired else "WRONG"
+        out.print(f"{state}: {problem.finding}: {problem.where} {problem.detail}", markup=False)
+    if len(report.problems) > _SHOWN:
+        out.print(f"… and {len(report.problems) - _SHOWN} more")
+    out.print(
+        f"{report.studies} studies, {report.series} series, {report.instances} instances, "
+        f"{report.bytes / 1e6:.1f} MB: "
+        f"{len(report.unrepaired)} wrong, {len(report.problems) - len(report.unrepaired)} repaired"
+    )
+    if waiting:
+        out.print(f"{waiting} messages wait on the log: what they announce is not counted yet")
+    if report.unrepaired and not repair:
+        out.print("run `wado check --repair` to mend it")
+    return not report.unrepaired
+
+
+def settle(archive: Archive, seconds: float) -> int:
+    """Wait until the log is read, as long as it moves; how many messages still wait."""
+    end, last = time.monotonic() + seconds, -1
+    while True:
+        waiting = sum(archive.log.lag(topic, group) for topic, group in GROUPS.items())
+        if not waiting or time.monotonic() > end:
+            return waiting
+        if waiting == last:  # nobody reads: the services do not run
+            return waiting
+        last = waiting
+        time.sleep(1.5)
+
+
+def reindex_with_progress(settings: Settings, *, out: Console, err: Console) -> None:
+    """Rebuild, drawing progress."""
+    with (
+        RunLock(settings.storage.root, "wado reindex"),
+        open_archive(settings) as archive,
+        _counting(err, "rebuilding") as update,
+    ):
+
+        def show(done: Rebuilt) -> None:
+            update(f"{done.series} series, {done.instances} instances")
+
+        done = reindex_archive(archive, show)
+    out.print(
+        f"rebuilt {done.instances} instances in {done.series} series; "
+        f"{done.quarantined} files moved to the quarantine"
+    )
+
+
+@contextmanager
+def _counting(err: Console, what: str) -> Iterator[Any]:
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        console=err,
+        disable=not err.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(what, total=None)
+
+        def update(text: str) -> None:
+            bar.update(task, description=f"{what}: {text}")
+
+        yield update
+
+
+def show_status(settings: Settings, *, out: Console) -> None:
+    """Print what the archive holds, what waits, and what runs."""
+    with open_archive(settings) as archive:
+        tenants: Counter[str] = Counter()
+        instances: Counter[str] = Counter()
+        studies: dict[str, set[str]] = {}
+        for state in archive.index.all_series():
+            tenants[state.tenant_id] += 1
+            instances[state.tenant_id] += state.number_of_series_related_instances
+            studies.setdefault(state.tenant_id, set()).add(state.study_instance_uid)
+        table = TextTable("tenant", "studies", "series", "instances", box=None)
+        for tenant in sorted(tenants):
+            table.add_row(
+                tenant, str(len(studies[tenant])), str(tenants[tenant]), str(instances[tenant])
+            )
+        out.print(table if tenants else "The archive is empty.")
+        queues = TextTable("topic", "waiting", "dead letters", box=None)
+        for topic, group in GROUPS.items():
+            dead = sum(1 for _ in archive.log.dead_letters(topic))
+            queues.add_row(topic, str(archive.log.lag(topic, group)), str(dead))
+        out.print(queues)
+    pids = settings.storage.root / "run" / "services.json"
+    if pids.is_file():
+        running = json.loads(pids.read_text())
+        out.print("running: " + ", ".join(f"{name} (pid {pid})" for name, pid in running.items()))
+    else:
+        out.print("not running by `wado up`")
+
+
+def list_dead_letters(settings: Settings, *, out: Console) -> None:
+    """Print dead letters, oldest first."""
+    with open_archive(settings) as archive:
+        count = 0
+        for topic in Topic:
+            for letter in archive.log.dead_letters(topic):
+                count += 1
+                m = letter.message
+                out.print(
+                    f"{letter.rejected_at} {topic} {m.partition}:{m.offset} {m.key} "
+                    f"({letter.group}): {letter.reason}",
+                    markup=False,
+                )
+        out.print(f"{count} dead letters")
+
+
+def replay_dead_letters(settings: Settings, topic: str | None, *, out: Console) -> None:
+    """Publish dead letters again."""
+    try:
+        topics = [Topic(topic)] if topic else list(Topic)
+    except ValueError as e:
+        raise InvalidRequest(f"no such topic: {topic}; one of {', '.join(Topic)}") from e
+    with open_archive(settings) as archive:
+        count = sum(archive.log.replay(list(archive.log.dead_letters(t))) for t in topics)
+    out.print(f"{count} messages published again")

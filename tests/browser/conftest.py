@@ -1,0 +1,134 @@
+"""One archive with real files and one browser for all tests of the viewer."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+from pydicom import dcmread
+from pydicom.uid import JPEG2000MCLossless
+
+import real
+from browser.viewer_page import ViewerPage
+from service import RunningArchive
+
+FLAGS = (
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+)
+"""Software WebGL on a machine without a graphics card, and no requests of the browser's own."""
+
+COMPRESSED = {
+    "rle": "RLELossless",
+    "jpeg-lossless": "JPEGProcess14SV1",
+    "jpeg-ls": "JPEGLSLossless",
+    "jpeg-2000": "JPEG2000LosslessOnly",
+    "implicit": "LittleEndianImplicit",
+}
+"""One image in several transfer syntaxes, by the middle of the file's name."""
+
+HTJ2K_SERIES = "htj2k"
+UNDECODABLE = "jpeg-2000-part-2"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A file in the archive and where it stands there."""
+
+    path: Path
+    study_instance_uid: str
+    series_instance_uid: str
+
+
+@pytest.fixture(scope="session")
+def head(corpus: Path) -> list[Path]:
+    """The CT head: 140 slices of one series, from the first to the last."""
+    paths = (corpus / "ct-volume" / "head-1mm-std").iterdir()
+    return sorted(
+        paths, key=lambda path: int(dcmread(path, stop_before_pixels=True).InstanceNumber)
+    )
+
+
+@pytest.fixture(scope="session")
+def sent(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sent]:
+    """Copies of single files under UIDs of their own, by what they show."""
+    folder = tmp_path_factory.mktemp("single")
+    images = corpus / "syntaxes" / "ctimage"
+    sources = {name: next(images.glob(f"*_{part}Transfer*")) for name, part in COMPRESSED.items()}
+    sources[UNDECODABLE] = sources["jpeg-2000"]
+    sources[HTJ2K_SERIES] = next(iter(sorted((corpus / "syntaxes" / "htj2k").iterdir())))
+    sources["palette"] = corpus / "color" / "pydicom__examples_palette.dcm"
+    sources["multiframe"] = corpus / "multiframe" / "pydicom-data__emri_small.dcm"
+    sources["report"] = corpus / "nonimage" / "highdicom__sr_document.dcm"
+    return {
+        name: _renamed(source, folder / f"{name}.dcm", number)
+        for number, (name, source) in enumerate(sources.items(), 1)
+    }
+
+
+def _renamed(source: Path, target: Path, number: int) -> Sent:
+    """Copy a file under other UIDs: the corpus has the same image in every transfer syntax."""
+    ds = dcmread(source)
+    ds.StudyInstanceUID = f"1.2.826.0.1.3680043.8.498.7.{number}"
+    ds.SeriesInstanceUID = f"{ds.StudyInstanceUID}.1"
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{ds.StudyInstanceUID}.1.1"
+    ds.StudyDescription = target.stem
+    if target.stem == UNDECODABLE:
+        ds.file_meta["TransferSyntaxUID"].value = JPEG2000MCLossless
+    ds.save_as(target)
+    return Sent(target, ds.StudyInstanceUID, ds.SeriesInstanceUID)
+
+
+@pytest.fixture(scope="session")
+def filled(
+    tmp_path_factory: pytest.TempPathFactory, head: list[Path], sent: dict[str, Sent]
+) -> Iterator[RunningArchive]:
+    """An archive that was sent the CT head and the single files by C-STORE."""
+    real.require("viewer")
+    with RunningArchive(tmp_path_factory.mktemp("viewed") / "data") as archive:
+        send(archive, head[0].parent)
+        send(archive, next(iter(sent.values())).path.parent)
+        yield archive
+
+
+def send(archive: RunningArchive, path: Path) -> None:
+    """C-STORE a file or a folder, and fail with what the sender says."""
+    result = archive.wado("send", str(path), "--to", archive.destination)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium without a window, one for all tests."""
+    path = real.require("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(path), args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A fresh page of 1280 by 800 that fails the test when its code throws."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    context.close()
+    assert not errors, errors
+
+
+@pytest.fixture
+def viewer(page: Page, filled: RunningArchive) -> ViewerPage:
+    """The viewer on a fresh page, nothing opened yet."""
+    return ViewerPage(page, filled.http)

@@ -1,0 +1,108 @@
+"""Fixtures shared by all tests."""
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import real
+from service import RunningArchive, free_port
+from wado.ports import Archive
+from wado.settings import Settings, load_settings
+
+TESTS = Path(__file__).resolve().parent
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _developers_settings_stay_out() -> Iterator[None]:
+    """Take the developer's own ``WADO_…`` settings out of the environment of the tests."""
+    taken = {
+        name: os.environ.pop(name)
+        for name in list(os.environ)
+        if name.startswith("WADO_") and not name.startswith("WADO_TEST_")
+    }
+    yield
+    os.environ.update(taken)
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """Folder of real DICOM files, read-only."""
+    return real.require("corpus")
+
+
+@pytest.fixture(scope="session")
+def manifest(corpus: Path) -> list[dict[str, str]]:
+    """Rows of the corpus's MANIFEST.tsv; ``path`` is relative to the corpus."""
+    with (corpus / "MANIFEST.tsv").open(newline="", encoding="utf-8") as f:
+        return list(csv.DictReader(f, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+@pytest.fixture(name="free_port")
+def _free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody uses now."""
+    return free_port()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings of an embedded archive below `tmp_path`, on free loopback ports."""
+    return load_settings(
+        storage={"root": tmp_path / "data"},
+        storescp={"port": free_port(), "workers": 1},
+        server={"port": free_port()},
+    )
+
+
+@pytest.fixture
+def archive(settings: Settings) -> Iterator[Archive]:
+    """An embedded archive, opened in this process and closed at the end."""
+    from wado.bootstrap import open_archive  # noqa: PLC0415  # slow: only for those who ask
+
+    with open_archive(settings) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningArchive]:
+    """One `wado up` for the whole run (of this worker): leave no trace that harms others."""
+    with RunningArchive(tmp_path_factory.mktemp("running") / "data") as archive:
+        yield archive
+
+
+# ------------------------------------------------------------------ the run as a whole
+
+
+def pytest_report_header() -> list[str]:
+    """Say which real programs and files this run stands on."""
+    required = ", ".join(sorted(real.required())) or "nothing"
+    return [f"real: {real.describe()}", f"required (WADO_TEST_REQUIRE): {required}"]
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests together that would disturb each other or would start an archive each.
+
+    Browser and fault tests run one after the other in one worker; so do those that share
+    `running`, in another.
+    """
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder in {"browser", "fault"}:
+            item.add_marker(pytest.mark.xdist_group("heavy"))
+        elif "running" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("running"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Show the end of the archive's log beside a test that failed."""
+    report = yield
+    if report.failed:
+        for value in getattr(item, "funcargs", {}).values():
+            if isinstance(value, RunningArchive):
+                report.sections.append(("wado up", value.log[-8000:]))
+    return report
