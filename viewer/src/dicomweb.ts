@@ -1,0 +1,105 @@
+/** The requests of the viewer: QIDO-RS for the lists, WADO-RS for metadata (PS3.18 10.4, 10.6). */
+
+import { type DicomObject, Tag } from './dicom_json';
+import { readPalettes } from './palette';
+
+/** DICOMweb lies beside the page, wherever a proxy has put both. */
+export const root = new URL('dicomweb/', document.baseURI).href;
+
+export type Parameters = [name: string, value: string][];
+
+/** A request the server answered with an error, or did not answer. */
+export class RequestFailure extends Error {}
+
+const studyFields = [
+  Tag.studyDescription,
+  Tag.modalitiesInStudy,
+  Tag.numberOfStudyRelatedSeries,
+  Tag.numberOfStudyRelatedInstances,
+];
+const seriesFields = [
+  Tag.seriesDescription,
+  Tag.bodyPartExamined,
+  Tag.numberOfSeriesRelatedInstances,
+];
+
+/** Studies that match; `limit` and `offset` page through them. */
+export function searchStudies(matching: Parameters, signal?: AbortSignal): Promise<DicomObject[]> {
+  return getObjects(`studies?${query([...matching, ...included(studyFields)])}`, signal);
+}
+
+/** The series of a study. */
+export function searchSeries(study: string, signal?: AbortSignal): Promise<DicomObject[]> {
+  return getObjects(`studies/${study}/series?${query(included(seriesFields))}`, signal);
+}
+
+/** The metadata of every instance of a series, bulk data addresses made absolute, palettes read. */
+export async function retrieveMetadata(
+  study: string,
+  series: string,
+  signal?: AbortSignal,
+): Promise<DicomObject[]> {
+  const objects = await getObjects(`studies/${study}/series/${series}/metadata`, signal);
+  const base = `${root}studies/${study}/series/${series}/`;
+  for (const object of objects) resolveBulkData(object, base);
+  await readPalettes(objects);
+  return objects;
+}
+
+/** The address of one frame; frames count from 1. */
+export function frameAddress(object: DicomObject, frame: number): string {
+  const uid = (tag: string) => String(object[tag]?.Value?.[0]);
+  const series = `studies/${uid(Tag.studyInstanceUID)}/series/${uid(Tag.seriesInstanceUID)}`;
+  return `${root}${series}/instances/${uid(Tag.sopInstanceUID)}/frames/${frame}`;
+}
+
+function included(tags: readonly string[]): Parameters {
+  return tags.map((tag) => ['includefield', tag]);
+}
+
+function query(parameters: Parameters): string {
+  return parameters.map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join('&');
+}
+
+async function getObjects(path: string, signal?: AbortSignal): Promise<DicomObject[]> {
+  const response = await answer(path, signal);
+  if (response.status === 204) return [];
+  if (!response.ok) throw new RequestFailure(await reason(response));
+  return (await response.json()) as DicomObject[];
+}
+
+async function answer(path: string, signal?: AbortSignal): Promise<Response> {
+  try {
+    const headers = { Accept: 'application/dicom+json' };
+    return await fetch(root + path, { headers, ...(signal && { signal }) });
+  } catch (failure) {
+    if (signal?.aborted) throw failure;
+    throw new RequestFailure('The archive does not answer.');
+  }
+}
+
+async function reason(response: Response): Promise<string> {
+  const given = statedReason(await response.text());
+  return `The archive answered ${response.status} ${given || response.statusText}.`;
+}
+
+/** The reason in the body of an error, if the archive is one that states it there. */
+export function statedReason(body: string): string {
+  try {
+    const { reason } = JSON.parse(body) as { reason?: unknown };
+    return typeof reason === 'string' ? `(${reason})` : '';
+  } catch {
+    return '';
+  }
+}
+
+/** A relative BulkDataURI counts from the series; items of sequences have theirs too. */
+function resolveBulkData(object: DicomObject, base: string): void {
+  for (const element of Object.values(object)) {
+    if (element.BulkDataURI) element.BulkDataURI = new URL(element.BulkDataURI, base).href;
+    if (element.vr !== 'SQ') continue;
+    for (const item of element.Value ?? []) {
+      if (item) resolveBulkData(item as DicomObject, base);
+    }
+  }
+}
