@@ -7,7 +7,7 @@ and each step is idempotent (DESIGN §5.2).
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from wado.archive.journal import Journals, journal_line
@@ -28,7 +28,6 @@ class Catalogued:
 
     meta: DicomStoreMeta
     description: Description
-    state: DicomStateMeta
     image: DicomImageMeta
 
 
@@ -92,8 +91,7 @@ def read_instance(archive: Archive, meta: DicomStoreMeta) -> Catalogued:
             return file.read(length)
 
         description = describe(read, meta.file_size)
-    state = state_of(meta, description.metadata)
-    return Catalogued(meta, description, state, image_of(meta, description))
+    return Catalogued(meta, description, image_of(meta, description))
 
 
 def catalogue(
@@ -122,7 +120,7 @@ def catalogue(
             or entry.digest != i.meta.digest
         ]
         count = len(known) + len({i.meta.sop_instance_uid for i in group} - known.keys())
-        state = _with_count(group[-1].state, count)
+        state = state_of(group[-1].meta, group[-1].description.metadata, count)
         states.append(state)
         messages.append(Message(Topic.DICOM_STATE, state.key, state.to_json()))
         messages += [Message(Topic.DICOM_IMAGE, i.image.key, i.image.to_json()) for i in group]
@@ -136,12 +134,6 @@ def catalogue(
         archive.store.append({p: appends[p] for p in paths[start : start + _MAX_APPENDS]})
     (publish or archive.log.publish)(messages)
     return sum(data.count(b"\n") for data in appends.values())
-
-
-def _with_count(state: DicomStateMeta, count: int) -> DicomStateMeta:
-    values = {f.name: getattr(state, f.name) for f in fields(state)}
-    values["number_of_series_related_instances"] = count
-    return DicomStateMeta(**values)
 
 
 def _line(item: Catalogued) -> bytes:
@@ -252,8 +244,8 @@ _IMAGE: Sequence[tuple[str, str, _Read]] = (
 _DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})\Z")
 
 
-def state_of(meta: DicomStoreMeta, metadata: Mapping[str, Any]) -> DicomStateMeta:
-    """Take patient, study and series attributes from DICOM JSON."""
+def state_of(meta: DicomStoreMeta, metadata: Mapping[str, Any], count: int) -> DicomStateMeta:
+    """Take patient, study and series attributes from DICOM JSON; the series has `count` images."""
     values: dict[str, Any] = {
         name: read(metadata[tag]) for name, tag, read in _STATE if tag in metadata
     }
@@ -268,6 +260,7 @@ def state_of(meta: DicomStoreMeta, metadata: Mapping[str, Any]) -> DicomStateMet
         tenant_id=meta.tenant_id,
         study_instance_uid=meta.study_instance_uid,
         series_instance_uid=meta.series_instance_uid,
+        number_of_series_related_instances=count,
         updated_at=meta.received_at,  # not now: a replay must change nothing
         **values,
     )
