@@ -96,7 +96,10 @@ def test_ohif_study_list():
 
 
 def test_included_fields_by_keyword_tag_and_path():
-    search = parse_search("includefield=StudyDescription,0008103e,00400275.00400009,SliceThickness,Nonsense", Level.SERIES)  # fmt: skip
+    search = parse_search(
+        "includefield=StudyDescription,0008103e,00400275.00400009,SliceThickness,Nonsense",
+        Level.SERIES,
+    )
     assert search.include == {"00081030", "0008103E", "00400275", "00180050"}
     assert len(search.warnings) == 1
 

@@ -1,8 +1,11 @@
 """The Starlette application, and how a process serves it by granian."""
 
 import asyncio
+import resource
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from threading import Event
 from time import perf_counter, time
 
@@ -15,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route as StarletteRoute
 
+from wado.errors import OutOfResources
 from wado.ports import Archive
 from wado.services.server.access_log import Access
 from wado.services.server.calls import Answer, Call
@@ -123,11 +127,42 @@ def run(
         The port can't be had.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    check_port(settings)
+    _raise_file_limit()
     with (
         open_service(archive, settings, default_tenant=default_tenant) as service,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         runner.run(_serve(service, stop))
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system lets us: connections, uploads, files kept open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def check_port(settings: ServerSettings, *, alone: bool = False) -> None:
+    """Try whether the port can be had; with `alone`, nor may others of ours serve it.
+
+    Raises
+    ------
+    OutOfResources
+        It can't, with the reason.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if not alone:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as e:
+            raise OutOfResources(
+                f"HTTP can't listen at {settings.host}:{settings.port}: {e.strerror}"
+            ) from e
 
 
 async def _serve(service: Service, stop: Event) -> None:

@@ -9,7 +9,7 @@ from wado.services.server.service import Service
 
 WHOLE_BYTES = 4 << 20
 """Bodies up to this size are read at once: one system call, and no change of threads."""
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 512 << 10
 
 
 async def whole(service: Service, answer: Answer) -> bytes | bytearray:

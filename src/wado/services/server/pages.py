@@ -1,7 +1,6 @@
 """The viewer as static files, and the interface described: document and page."""
 
 import mimetypes
-import os
 import re
 from functools import cache
 from importlib.resources import files
@@ -19,6 +18,8 @@ from wado.services.server.service import Service
 
 _HASHED = re.compile(r"[-.][A-Za-z0-9_-]{8,}\.\w+\Z")
 """Name of an asset that changes with its content, as Vite writes them."""
+_FILE = re.compile(r"\.[A-Za-z]\w{0,9}\Z")
+"""Ending of a file name; the last component of a UID is a number."""
 _API = ("dicomweb", "wado", "livez", "readyz", "metrics", "openapi.json", "docs")
 _NOT_BUILT = """The viewer is not built.
 
@@ -44,13 +45,13 @@ def viewer_folder() -> Path:
 
 
 def viewer(_service: Service, call: Call) -> Answer:
-    """Serve a file of the viewer; paths without a dot are pages of it and get its index."""
+    """Serve a file of the viewer; paths without a suffix are pages of it and get its index."""
     name = call.params.get("path", "").strip("/")
     if name.split("/", 1)[0] in _API:
         raise NotFound("no such resource")
     folder = viewer_folder()
     file = _file(folder, name or "index.html")
-    if file is None and "." not in os.path.basename(name):
+    if file is None and not _FILE.search(name):
         file = _file(folder, "index.html")
     if file is not None:
         return _static(call, file)

@@ -15,7 +15,7 @@ from wado.services.server.access_log import AccessLog
 from wado.settings import ServerSettings
 
 THREADS = 8
-"""Threads for what may wait: searches, files that are not in memory, parts that come in."""
+"""Threads for what may wait: searches and files that are not in memory; as many for uploads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Service:
     access_log: AccessLog
     registry: CollectorRegistry
     threads: ThreadPoolExecutor
+    intake: ThreadPoolExecutor
 
 
 @contextmanager
@@ -47,8 +48,11 @@ def open_service(
         stack.callback(files.close)
         access_log = stack.enter_context(AccessLog(archive, registry))
         committer = stack.enter_context(Committer(archive))
-        threads = ThreadPoolExecutor(THREADS, thread_name_prefix="server")
-        stack.callback(threads.shutdown)
+        # Apart from each other: uploads that await the disk must not hold up searches.
+        threads, intake = (
+            stack.enter_context(ThreadPoolExecutor(THREADS, thread_name_prefix=name))
+            for name in ("server", "intake")
+        )
         yield Service(
             archive,
             settings,
@@ -59,4 +63,5 @@ def open_service(
             access_log,
             registry,
             threads,
+            intake,
         )

@@ -49,8 +49,8 @@ async def store(service: Service, call: Call, body: AsyncIterable[bytes]) -> Ans
     loop = asyncio.get_running_loop()
     try:
         async for data in _gathered(body):
-            await loop.run_in_executor(service.threads, upload.feed, data)
-        await loop.run_in_executor(service.threads, upload.finish)
+            await loop.run_in_executor(service.intake, upload.feed, data)
+        await loop.run_in_executor(service.intake, upload.finish)
     except BaseException:
         upload.abort()
         raise

@@ -1,0 +1,31 @@
+"""One server full of real files for all tests of DICOMweb."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dicomweb_site import Sent, Site, some_files
+from serving import serving
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[Site]:
+    with serving(tmp_path_factory.mktemp("site") / "data") as url, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        site = Site(url)
+        for path in some_files(corpus):
+            answer = site.store(path.read_bytes())
+            assert answer.status_code in (200, 409), (path, answer.status_code, answer.text)
+            if answer.status_code == 200:
+                site.sent.append(Sent(path))
+        assert len(site.sent) > 40
+        yield site
+
+
+@pytest.fixture(scope="session")
+def ct(site: Site) -> list[Sent]:
+    """The instances of the CT volume that were stored."""
+    first = next(sent for sent in site.sent if "ct-volume" in sent.path.parts)
+    return [sent for sent in site.sent if sent.uids[:2] == first.uids[:2]]

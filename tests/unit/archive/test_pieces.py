@@ -1,0 +1,100 @@
+"""Pieces are cut and read exactly; open files are shared and let go."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wado.adapters.instance_store.filesystem import FilesystemInstanceStore
+from wado.archive.pieces import Computed, FileSlice, OpenFiles, cut, piece_length
+from wado.archive.retrieve import aligned, swapped
+from wado.archive.search import element
+from wado.errors import NotFound
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FilesystemInstanceStore:
+    store = FilesystemInstanceStore(tmp_path)
+    for name in "abc":
+        (tmp_path / name).write_bytes(name.encode() * 10 + b"0123456789")
+    return store
+
+
+@given(st.lists(st.binary(max_size=9), max_size=5), st.integers(0, 50), st.integers(0, 50))
+def test_a_cut_is_a_slice(pieces: list[bytes], start: int, end: int):
+    computed = [Computed(len(p), partial(bytes, p)) for p in pieces]
+    whole = b"".join(pieces)
+    assert b"".join(cut(pieces, start, end)) == whole[start:end]  # type: ignore[arg-type]
+    made = [p.make() for p in cut(computed, start, end) if isinstance(p, Computed)]
+    assert b"".join(made) == whole[start:end]
+
+
+def test_slices_of_files_are_cut_by_offset():
+    (piece,) = cut([FileSlice("a", 5, 10, "x")], 2, 6)
+    assert piece == FileSlice("a", 7, 4, "x")
+    assert piece_length(piece) == 4
+
+
+def test_files_are_read_and_stay_open_within_the_limit(store: FilesystemInstanceStore):
+    files = OpenFiles(store, max_open=2)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        for name in "abc":
+            assert files.read(FileSlice(name, 8, 4)) == name.encode() * 2 + b"01"
+    assert len(os.listdir("/proc/self/fd")) - before == 2
+    files.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_only_what_is_open_and_in_memory_is_read_at_once(store: FilesystemInstanceStore):
+    files, piece, target = OpenFiles(store), FileSlice("a", 10, 3), bytearray(3)
+    assert not files.read_at_once(piece, memoryview(target))
+    files.read_into(piece, memoryview(target))
+    assert target == b"012"
+    assert files.read_at_once(FileSlice("a", 12, 3), memoryview(target))
+    assert target == b"234"
+    assert not files.read_at_once(Computed(3, lambda: b"abc"), memoryview(target))
+    files.close()
+
+
+def test_a_file_that_is_shorter_than_was_said(store: FilesystemInstanceStore):
+    files = OpenFiles(store)
+    with pytest.raises(NotFound):
+        files.read(FileSlice("a", 15, 10))
+    with pytest.raises(NotFound):
+        files.read_into(FileSlice("a", 15, 10), memoryview(bytearray(10)))
+    with pytest.raises(NotFound):
+        files.read(FileSlice("gone", 0, 1))
+    files.close()
+
+
+def test_words_are_turned_round():
+    assert swapped(b"\x01\x02\x03\x04\x05", 2) == b"\x02\x01\x04\x03\x05"
+    assert swapped(b"\x01\x02\x03\x04", 4) == b"\x04\x03\x02\x01"
+    assert swapped(b"\x01\x02", 1) == b"\x01\x02"
+
+
+def test_packed_bits_are_moved_to_a_byte_boundary():
+    # 0b1_011 packed from the second bit on
+    assert aligned(bytes([0b0001_0110]), 1, 4) == bytes([0b1011])
+    assert aligned(bytes([0xFF, 0xFF]), 7, 9) == bytes([0xFF, 0x01])
+
+
+@pytest.mark.parametrize(
+    ("vr", "value", "expected"),
+    [
+        ("LO", None, {"vr": "LO"}),
+        ("LO", "", {"vr": "LO"}),
+        ("CS", "CT\\MR", {"vr": "CS", "Value": ["CT", "MR"]}),
+        ("CS", "A\\\\B", {"vr": "CS", "Value": ["A", None, "B"]}),
+        ("IS", 5, {"vr": "IS", "Value": [5]}),
+        ("PN", "A^B=C=D", {"vr": "PN", "Value": [
+            {"Alphabetic": "A^B", "Ideographic": "C", "Phonetic": "D"}]}),
+        ("PN", "=C", {"vr": "PN", "Value": [{"Ideographic": "C"}]}),
+    ],
+)  # fmt: skip
+def test_columns_become_elements(vr: str, value: str | int | None, expected: dict[str, object]):
+    assert element(vr, value) == expected
