@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from pydicom import dcmread
-from pydicom.uid import JPEG2000MCLossless
+from pydicom.uid import UID, JPEG2000MCLossless
 
 import real
 from browser.viewer_page import ViewerPage
@@ -36,7 +36,6 @@ COMPRESSED = {
 }
 """One image in several transfer syntaxes, by the middle of the file's name."""
 
-HTJ2K_SERIES = "htj2k"
 UNDECODABLE = "jpeg-2000-part-2"
 
 
@@ -65,7 +64,7 @@ def sent(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Se
     images = corpus / "syntaxes" / "ctimage"
     sources = {name: next(images.glob(f"*_{part}Transfer*")) for name, part in COMPRESSED.items()}
     sources[UNDECODABLE] = sources["jpeg-2000"]
-    sources[HTJ2K_SERIES] = next(iter(sorted((corpus / "syntaxes" / "htj2k").iterdir())))
+    sources["htj2k"] = next((corpus / "syntaxes" / "htj2k").glob("*HTJ2KLossless*"))
     sources["palette"] = corpus / "color" / "pydicom__examples_palette.dcm"
     sources["multiframe"] = corpus / "multiframe" / "pydicom-data__emri_small.dcm"
     sources["report"] = corpus / "nonimage" / "highdicom__sr_document.dcm"
@@ -80,7 +79,8 @@ def _renamed(source: Path, target: Path, number: int) -> Sent:
     ds = dcmread(source)
     ds.StudyInstanceUID = f"1.2.826.0.1.3680043.8.498.7.{number}"
     ds.SeriesInstanceUID = f"{ds.StudyInstanceUID}.1"
-    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{ds.StudyInstanceUID}.1.1"
+    ds.SOPInstanceUID = f"{ds.StudyInstanceUID}.1.1"
+    ds.file_meta.MediaStorageSOPInstanceUID = UID(ds.SOPInstanceUID)
     ds.StudyDescription = target.stem
     if target.stem == UNDECODABLE:
         ds.file_meta["TransferSyntaxUID"].value = JPEG2000MCLossless

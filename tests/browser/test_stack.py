@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 from pydicom import Dataset, dcmread
 
 from browser.viewer_page import ViewerPage, even_places, patient_points, window_greys
+from service import RunningArchive
 
 LUNG = {"center": -600, "width": 1500}
 """Preset 2: wide enough that the phantom's air, plastic and bone are different greys."""
@@ -147,6 +148,36 @@ def test_the_left_button_does_what_is_chosen(stack: ViewerPage):
     assert stack.ask("viewport.getZoom()") == pytest.approx(2, rel=0.02)
 
 
+def test_one_finger_scrolls_and_two_magnify(
+    browser: Browser, filled: RunningArchive, slices: list[Dataset]
+):
+    context = browser.new_context(
+        viewport={"width": 390, "height": 780}, has_touch=True, is_mobile=True
+    )
+    page = context.new_page()
+    viewer = ViewerPage(page, filled.http)
+    viewer.open_series(slices[0].StudyInstanceUID, slices[0].SeriesInstanceUID)
+    device = context.new_cdp_session(page)
+
+    def touch(kind: str, *fingers: tuple[float, float]) -> None:
+        points = [{"x": x, "y": y, "id": n} for n, (x, y) in enumerate(fingers)]
+        device.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", (200, 300))
+    for step in range(1, 6):
+        touch("touchMove", (200, 300 + 20 * step))
+    touch("touchEnd")
+    expect(page.locator("[data-test=position]")).not_to_have_text("Image 1 / 140")
+    viewer.wait_drawn()
+    touch("touchStart", (150, 400), (250, 400))
+    for step in range(1, 11):
+        touch("touchMove", (150 - 5 * step, 400), (250 + 5 * step, 400))
+    touch("touchEnd")
+    assert viewer.ask("viewport.getZoom()") == pytest.approx(2, rel=0.1)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    context.close()
+
+
 def test_window_and_place_stay_while_scrolling(stack: ViewerPage):
     stack.page.keyboard.press("3")
     stack.drag(0, -87, button="right")
@@ -165,6 +196,7 @@ def test_the_back_button_leads_to_the_list(viewer: ViewerPage, slices: list[Data
     viewer.wait_drawn(0)
     viewer.page.go_back()
     expect(viewer.page.locator("input[name=PatientID]")).to_have_value("PLASTIC")
+    viewer.wait_left()
     viewer.page.go_forward()
     viewer.wait_drawn(0)
     assert viewer.instance() == slices[0].SOPInstanceUID

@@ -53,6 +53,10 @@ class ViewerPage:
         """Wait until the image (of that index) is on the screen."""
         self.page.wait_for_function(_IS_DRAWN, arg=index, timeout=15_000)
 
+    def wait_left(self) -> None:
+        """Wait until the viewport is gone."""
+        self.page.wait_for_function("() => !window.__viewer")
+
     def ask(self, expression: str) -> Any:
         """Evaluate an expression of `viewport`, Cornerstone's."""
         return self.page.evaluate(

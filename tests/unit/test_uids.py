@@ -66,7 +66,8 @@ def test_a_tenant_id_is_taken(value: str):
 
 
 @pytest.mark.parametrize(
-    "value", ["", ".", "..", "a/b", "a b", "x" * 65, "ä", "a\n", *sorted(RESERVED_NAMES), "Metadata"]
+    "value",
+    ["", ".", "..", "a/b", "a b", "x" * 65, "ä", "a\n", "Metadata", *sorted(RESERVED_NAMES)],
 )
 def test_what_is_no_tenant_id_is_refused(value: str):
     with pytest.raises(InvalidRequest):
