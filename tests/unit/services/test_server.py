@@ -228,6 +228,10 @@ def test_the_viewer_is_served_and_nothing_outside_of_it(service: Service, tmp_pa
     script = fetch(service, "GET", "/assets/main-Ab3dEf9h.js")
     assert script.headers["content-type"].startswith("text/javascript")
     assert "immutable" in script.headers["cache-control"]
+    (assets / "main-Ab3dEf9h.js.gz").write_bytes(b"packed")
+    packed = fetch(service, "GET", "/assets/main-Ab3dEf9h.js", **{"accept-encoding": "gzip, br"})
+    assert (packed.body, packed.headers["content-encoding"]) == (b"packed", "gzip")
+    assert fetch(service, "GET", "/assets/main-Ab3dEf9h.js").body == b"1"
     again = fetch(service, "GET", "/", **{"if-none-match": page.headers["etag"]})
     assert again.status == 304
     for path in ("/../secret.txt", "/%2e%2e/secret.txt", "/assets/none.js", "/dicomweb/none"):

@@ -77,8 +77,12 @@ def _static(call: Call, file: Path) -> Answer:
     if media_type.startswith("text/"):
         media_type += "; charset=utf-8"
     headers = [("content-type", media_type), ("cache-control", caching), ("etag", etag), *_POLICY]
+    headers.append(("vary", "accept-encoding"))
     if matches_etag(call.headers.get("if-none-match"), etag):
         return Answer(304, headers)
+    packed = file.with_name(f"{file.name}.gz")  # made by the build
+    if "gzip" in (call.headers.get("accept-encoding") or "") and packed.is_file():
+        return Answer(200, [*headers, ("content-encoding", "gzip")], (packed.read_bytes(),))
     return Answer(200, headers, (file.read_bytes(),))
 
 
