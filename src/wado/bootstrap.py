@@ -7,6 +7,7 @@ from threading import Lock
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from wado.dicom.uids import validate_tenant_id
 from wado.errors import InvalidRequest
 from wado.ports import Archive, Cache, Index, InstanceStore, MessageLog, Warehouse
 from wado.settings import Settings
@@ -67,6 +68,18 @@ class _Lazy:
         return value
 
 
+def check_tenants(settings: Settings) -> None:
+    """Refuse names that can't be tenants at the start rather than with each image.
+
+    Raises
+    ------
+    InvalidRequest
+        Names the tenant.
+    """
+    for tenant_id in (settings.storage.default_tenant, *settings.storescp.tenants.values()):
+        validate_tenant_id(tenant_id)
+
+
 @contextmanager
 def open_archive(settings: Settings) -> Iterator[Archive]:
     """Open the ports that the settings name; closed in reverse order on exit.
@@ -76,11 +89,12 @@ def open_archive(settings: Settings) -> Iterator[Archive]:
     Raises
     ------
     InvalidRequest
-        A URL names no adapter, or the profile refuses one.
+        A URL names no adapter, the profile refuses one, or a tenant can't be one.
     OutOfResources, Unavailable
         The storage root can't be written.
     """
     check_profile(settings)
+    check_tenants(settings)
     urls = default_urls(settings)
     openers = {port: _opener(port, url, settings) for port, url in urls.items()}
     with ExitStack() as stack:

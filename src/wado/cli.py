@@ -2,6 +2,7 @@
 
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from rich.console import Console
 
 from wado.errors import WadoError
@@ -90,6 +92,9 @@ def _said_plainly() -> Iterator[None]:
         for fault in e.errors():
             where = ".".join(str(part) for part in fault["loc"])
             err.print(f"wado: setting {where}: {fault['msg']} (given: {fault['input']!r})")
+        sys.exit(2)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, SettingsError) as e:
+        err.print(f"wado: the settings can't be read: {e}", markup=False)
         sys.exit(2)
     except (WadoError, FileNotFoundError, PermissionError) as e:
         err.print(f"wado: {e}", markup=False)

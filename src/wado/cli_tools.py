@@ -25,6 +25,7 @@ from wado.archive.check import check as check_archive
 from wado.archive.reindex import Rebuilt
 from wado.archive.reindex import reindex as reindex_archive
 from wado.bootstrap import open_archive
+from wado.dicom.uids import validate_tenant_id
 from wado.errors import InvalidRequest
 from wado.ports import Archive
 from wado.records import Topic
@@ -33,6 +34,8 @@ from wado.supervisor import RunLock
 
 _SHOWN = 50
 _SETTLE_S = 30.0
+_ON_ITS_WAY_S = 2.0
+"""How long what was stored may need until it is announced."""
 GROUPS = {
     Topic.STORAGE: "wado-consumer",
     Topic.LOG: "wado-warehouse",
@@ -102,14 +105,20 @@ def check_with_progress(
     err: Console,
 ) -> bool:
     """Check, drawing progress; whether nothing is wrong any more."""
+    if tenant_id is not None:
+        validate_tenant_id(tenant_id)
     with open_archive(settings) as archive, _counting(err, "checking") as update:
         waiting = settle(archive, _SETTLE_S)
 
         def show(report: Report) -> None:
             update(f"{report.series} series, {report.instances} instances")
 
+        def pause() -> None:
+            time.sleep(_ON_ITS_WAY_S)
+            settle(archive, _SETTLE_S)
+
         report = check_archive(
-            archive, repair=repair, deep=deep, tenant_id=tenant_id, progress=show
+            archive, repair=repair, deep=deep, tenant_id=tenant_id, progress=show, settle=pause
         )
     for problem in report.problems[:_SHOWN]:
         state = "repaired" if problem.repaired else "WRONG"
@@ -198,8 +207,10 @@ def show_status(settings: Settings, *, out: Console) -> None:
             queues.add_row(topic, str(archive.log.lag(topic, group)), str(dead))
         out.print(queues)
     pids = settings.storage.root / "run" / "services.json"
-    if pids.is_file():
-        running = json.loads(pids.read_text())
+    listed = json.loads(pids.read_text()) if pids.is_file() else {}
+    # The list outlives a supervisor that was killed.
+    running = {name: pid for name, pid in listed.items() if Path(f"/proc/{pid}").exists()}
+    if running:
         out.print("running: " + ", ".join(f"{name} (pid {pid})" for name, pid in running.items()))
     else:
         out.print("not running by `wado up`")

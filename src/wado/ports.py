@@ -321,7 +321,14 @@ class InstanceStore(Protocol):
         ...
 
     def quarantine(self, path: str, reason: str) -> None:
-        """Move a file out of the archive to the quarantine, the reason beside it."""
+        """Move a file out of the archive to the quarantine, the reason beside it.
+
+        A file that is there under the same path stays.
+        """
+        ...
+
+    def abandoned(self, *, older_than_s: float) -> Iterator[str]:
+        """Paths of temporary files that were not written to for so long: their writer died."""
         ...
 
 

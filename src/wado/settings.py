@@ -115,6 +115,9 @@ class ServerSettings(_Section):
     stow_visible_wait_s: float = Field(
         2.0, ge=0, description="Seconds a STOW-RS answer waits for its instances to be searchable."
     )
+    stall_timeout_s: float = Field(
+        60.0, gt=0, description="Seconds without a byte after which a transfer is given up."
+    )
     default_limit: int = Field(100, ge=1, description="Rows of a search that names no limit.")
     max_limit: int = Field(1000, ge=1, description="Most rows of one search answer.")
 
@@ -124,7 +127,7 @@ class ConsumerSettings(_Section):
 
     batch_messages: int = Field(500, ge=1, description="Most messages of one batch.")
     load_interval_s: float = Field(
-        0.5, ge=0, description="Seconds between loads of the warehouse, so that they are large."
+        2.0, ge=0, description="Seconds between loads of the warehouse, so that they are large."
     )
 
 

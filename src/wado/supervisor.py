@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any, Self
 
 from wado.bootstrap import open_archive
-from wado.errors import Unavailable, WadoError
+from wado.errors import InvalidRequest, Unavailable, WadoError
 from wado.ports import Archive
 from wado.settings import Settings
 from wado.telemetry import configure_logging, get_logger
@@ -337,7 +337,7 @@ def _child(service: Service, log_level: str, parent: int) -> None:
         run_until_signalled(service.body)
     except WadoError as e:
         _log.error("service stopped", name=service.name, reason=str(e))
-        sys.exit(_FATAL_EXIT if e.http < 500 else 1)
+        sys.exit(_FATAL_EXIT if isinstance(e, InvalidRequest) else 1)
     except Exception:  # noqa: BLE001 - the last resort: logged, and the supervisor acts
         _log.exception("service failed", name=service.name)
         sys.exit(1)

@@ -4,16 +4,17 @@ import errno
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from wado.adapters.instance_store import filesystem
 from wado.adapters.instance_store.filesystem import FilesystemInstanceStore
 from wado.archive.paths import instance_path
 from wado.dicom.part10 import file_meta
 from wado.dicom.uids import InstanceRef
-from wado.errors import InvalidRequest, NotFound, OutOfResources, WadoError
+from wado.errors import InvalidRequest, NotFound, OutOfResources, Unavailable, WadoError
 from wado.ports import InstanceStore, StoreOutcome
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -101,6 +102,31 @@ class TestOriginals:
         put(store, 1, part10(b"abc"))
         shutil.rmtree(tmp_path / "root" / "clinic")
         assert put(store, 1, part10(b"abc")) is StoreOutcome.STORED
+
+    def test_folder_that_vanishes_after_the_first_bytes_is_made_again(
+        self, store: InstanceStore, tmp_path: Path
+    ) -> None:
+        put(store, 1, part10(b"abc"))
+        incoming = store.receive(None)
+        incoming.write([part10(b"abc", 2)])
+        incoming.ref = ref(2)
+        shutil.rmtree(tmp_path / "root" / "clinic")
+        assert store.commit([incoming], replace=False) == [StoreOutcome.STORED]
+
+    def test_failure_to_store_leaves_nothing(self, store: InstanceStore, tmp_path: Path) -> None:
+        (tmp_path / "root/clinic/1.2/1.2.3/1.2.3.1.dcm").mkdir(parents=True)  # in the way
+        assert isinstance(put(store, 1, part10(b"abc")), WadoError)
+        assert [p for p in (tmp_path / "root").rglob("*") if p.is_file()] == []
+
+    def test_temporary_files_are_abandoned_after_a_while(self, store: InstanceStore) -> None:
+        writing = [store.receive(ref(1)), store.receive(None)]
+        assert list(store.abandoned(older_than_s=60)) == []
+        left = list(store.abandoned(older_than_s=-60))
+        assert len(left) == 2
+        store.delete(left)
+        assert list(store.abandoned(older_than_s=-60)) == []
+        for incoming in writing:
+            incoming.abort()
 
     def test_group_has_an_outcome_each(self, store: InstanceStore, tmp_path: Path) -> None:
         put(store, 1, part10(b"abc"))
@@ -190,6 +216,26 @@ class TestDocuments:
         assert read(store, kept) == part10(b"abc")
         assert b"ends early" in read(store, f"{kept}.reason.json")
 
+    def test_quarantine_keeps_what_came_by_the_same_name(self, store: InstanceStore) -> None:
+        for body in (b"abc", b"xyz"):
+            put(store, 1, part10(body))
+            store.quarantine(instance_path(ref(1)), "ends early")
+        kept = f"quarantine/{instance_path(ref(1))}"
+        assert read(store, kept) == part10(b"abc")
+        assert read(store, f"{kept}.2") == part10(b"xyz")
+        assert store.version(f"{kept}.2.reason.json")
+
+    def test_document_whose_pieces_fail_leaves_nothing(
+        self, store: InstanceStore, tmp_path: Path
+    ) -> None:
+        def pieces() -> Iterator[bytes]:
+            yield b"["
+            raise NotFound("gone meanwhile")
+
+        with pytest.raises(NotFound):
+            store.put_document("metadata/clinic/1.2.json", pieces())
+        assert [p for p in (tmp_path / "root").rglob("*") if p.is_file()] == []
+
 
 class TestJournals:
     def test_grows_by_whole_appends(self, store: InstanceStore) -> None:
@@ -263,3 +309,54 @@ class TestFullDisk:
         assert isinstance(store.commit([incoming], replace=False)[0], OutOfResources)
         assert list(store.instances()) == []
         assert not list(tmp_path.rglob("*.part"))
+
+
+class TestFolders:
+    def test_entries_made_by_one_who_died_are_flushed_too(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        FilesystemInstanceStore(tmp_path).receive(ref(1))  # made folders, flushed nothing
+        (tmp_path / "metadata/clinic/1.2").mkdir(parents=True)
+        (tmp_path / "metadata/clinic/1.2/1.2.3.journal").write_bytes(b"one\n")
+        store = FilesystemInstanceStore(tmp_path)
+        flushed: set[str] = set()
+        monkeypatch.setattr(filesystem, "_SYNCFS_FROM", 100)
+        monkeypatch.setattr(filesystem, "sync_folder", flushed.add)
+        assert put(store, 1, part10(b"abc")) is StoreOutcome.STORED
+        series = tmp_path / "clinic/1.2/1.2.3"
+        assert flushed == {str(p) for p in (series, *list(series.parents)[:3])}
+        flushed.clear()
+        store.append({"metadata/clinic/1.2/1.2.3.journal": b"two\n"})
+        study = tmp_path / "metadata/clinic/1.2"
+        assert flushed == {str(p) for p in (study, *list(study.parents)[:3])}
+        flushed.clear()
+        store.append({"metadata/clinic/1.2/1.2.3.journal": b"three\n"})
+        assert flushed == set(), "only the first time"
+
+    def test_folder_that_cannot_be_read_does_not_look_empty(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = FilesystemInstanceStore(tmp_path)
+        put(store, 1, part10(b"abc"))
+        list_folder = os.scandir
+
+        def scandir(path: str) -> object:
+            if path.endswith("1.2.3"):
+                raise PermissionError(errno.EACCES, "Permission denied", path)
+            return list_folder(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        with pytest.raises(Unavailable, match="Permission denied"):
+            list(store.instances())
+
+    def test_file_that_cannot_be_looked_at_does_not_look_absent(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = FilesystemInstanceStore(tmp_path)
+
+        def stat(_path: str) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(os, "stat", stat)
+        with pytest.raises(Unavailable, match="Input/output error"):
+            store.version("metadata/clinic/1.2.json")

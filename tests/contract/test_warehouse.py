@@ -333,6 +333,34 @@ class TestDuckdb:
         names = {f.name for f in (tmp_path / "warehouse").iterdir()}
         assert names == {"warehouse.duckdb", "warehouse.lock", "warehouse.wanted"}
 
+    def test_a_connection_that_failed_is_not_used_again(self, tmp_path: Path) -> None:
+        """After a full disk DuckDB refuses everything on it."""
+        warehouse = DuckdbWarehouse(tmp_path / "warehouse.duckdb")
+
+        def fail() -> None:
+            with warehouse._session.connection() as connection:
+                connection.close()
+                raise OSError("disk")
+
+        with pytest.raises(OSError, match="disk"):
+            fail()
+        assert warehouse.count("dicom_object_meta") == 0
+        warehouse.close()
+
+    def test_old_labels_are_forgotten(self, open_warehouse: Open) -> None:
+        warehouse = open_warehouse()
+        assert isinstance(warehouse, DuckdbWarehouse)
+        warehouse.load("dicom_object_meta", stores(1), "old")
+        with warehouse._session.connection() as connection:
+            connection.execute("UPDATE load_label SET loaded_at = '2020-01-01'")
+        warehouse.load("dicom_object_meta", stores(2), "new")
+        assert not warehouse.load("dicom_object_meta", stores(1), "old"), "not yet: once an hour"
+        warehouse.close()
+        again = open_warehouse()
+        assert again.load("dicom_object_meta", stores(3), "newer")
+        labels = again.query("SELECT label FROM load_label ORDER BY label")
+        assert [row["label"] for row in labels] == ["new", "newer"]
+
     def test_a_file_in_place_of_the_folder_is_unavailable(self, tmp_path: Path) -> None:
         (tmp_path / "warehouse").write_text("")
         with pytest.raises(Unavailable, match="cannot make the folder"):

@@ -70,6 +70,8 @@ def test_full_disk_refuses_loses_nothing_and_recovers(small_disk: Path, tmp_path
             timeout_s=30,
             reason="stores again once there is space",
         )
+        # A file whose announcement found no space stays; it was refused, and is found here.
+        archive.wado("check", "--root", str(archive.root), "--repair")
         check = archive.wado("check", "--root", str(archive.root))
         assert check.returncode == 0, check.stdout + check.stderr + archive.log[-3000:]
         expected = {**stored, **small}

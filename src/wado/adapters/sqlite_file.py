@@ -45,7 +45,8 @@ def make_folder(path: Path) -> None:
     try:
         missing = [p for p in (path, *path.parents) if not p.exists()]
         path.mkdir(parents=True, exist_ok=True)
-        for folder in missing:
+        # Those that are there, too: who made them may have died before they were flushed.
+        for folder in dict.fromkeys((*missing, path, path.parent)):
             descriptor = os.open(folder.parent, os.O_RDONLY)
             try:
                 os.fsync(descriptor)

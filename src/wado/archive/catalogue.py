@@ -10,16 +10,26 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wado.archive.journal import Journals, journal_line
+from wado.archive.journal import Journals, journal_line, metadata_of
 from wado.archive.paths import journal_path
+from wado.archive.store import as_stored
 from wado.dicom.describe import Description, describe
 from wado.dicom.uids import SeriesRef
-from wado.errors import CannotUnderstand, InvalidMessage, InvalidRequest, NotFound
+from wado.errors import (
+    CannotUnderstand,
+    InvalidMessage,
+    InvalidRequest,
+    NotFound,
+    Unavailable,
+    WadoError,
+)
 from wado.ports import Archive, Batch, Delivered, Message
 from wado.records import DicomImageMeta, DicomStateMeta, DicomStoreMeta, Topic
 
 _MAX_APPENDS = 128
 """Journals appended at a time; each is an open file."""
+_MAX_BYTES = 32 << 20
+"""Metadata held at a time: a batch of large multi-frame objects is catalogued in several steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +37,9 @@ class Catalogued:
     """An instance, read and ready to be catalogued."""
 
     meta: DicomStoreMeta
-    description: Description
     image: DicomImageMeta
+    line: bytes
+    """Its line of the journal."""
 
 
 def catalogue_batch(archive: Archive, journals: Journals, batch: Batch) -> int:
@@ -42,22 +53,23 @@ def catalogue_batch(archive: Archive, journals: Journals, batch: Batch) -> int:
     Unavailable
         A service does not answer; the batch comes again.
     """
-    read: dict[tuple[str, str, str, str], Catalogued] = {}
+    read: dict[str, Catalogued] = {}
+    size = done = 0
     for message in batch.messages:
-        item = _read_message(archive, batch, message)
-        if item is not None:
-            m = item.meta
-            key = (
-                m.tenant_id,
-                m.study_instance_uid,
-                m.series_instance_uid,
-                m.sop_instance_uid,
-            )
-            read[key] = item
-    return catalogue(archive, journals, read.values())
+        item = _read_message(archive, journals, batch, message)
+        if item is None:
+            continue
+        read[item.meta.file_path] = item
+        size += len(item.line)
+        if size > _MAX_BYTES:
+            done += catalogue(archive, journals, read.values())
+            read, size = {}, 0
+    return done + catalogue(archive, journals, read.values())
 
 
-def _read_message(archive: Archive, batch: Batch, message: Delivered) -> Catalogued | None:
+def _read_message(
+    archive: Archive, journals: Journals, batch: Batch, message: Delivered
+) -> Catalogued | None:
     try:
         meta = DicomStoreMeta.from_json(message.body)
         ref = meta.ref
@@ -65,13 +77,31 @@ def _read_message(archive: Archive, batch: Batch, message: Delivered) -> Catalog
         batch.reject(message, str(e))
         return None
     try:
-        return read_instance(archive, meta)
+        return read_instance(archive, _not_outdated(archive, journals, meta, ref.series))
     except NotFound:
         batch.reject(message, f"the file {meta.file_path} is not there")
     except CannotUnderstand as e:
-        archive.store.quarantine(meta.file_path, str(e))
+        # In this order: after a crash in between, the file is still there to say why.
         batch.reject(message, f"{ref.sop_instance_uid}: {e}")
+        archive.store.quarantine(meta.file_path, str(e))
     return None
+
+
+def _not_outdated(
+    archive: Archive, journals: Journals, meta: DicomStoreMeta, series: SeriesRef
+) -> DicomStoreMeta:
+    """Trust the file rather than its announcement, where other versions of it are about.
+
+    With `replace_duplicates` the file may be a later one than was announced, and announcements of
+    two versions that came at the same time may be in either order.
+    """
+    version = archive.store.version(meta.file_path)
+    if version is None or version[1] == meta.file_size:
+        view = journals.view(series)
+        entry = view.entries.get(meta.sop_instance_uid) if view else None
+        if version is None or entry is None or entry.digest == meta.digest:
+            return meta
+    return as_stored(archive, meta)
 
 
 def read_instance(archive: Archive, meta: DicomStoreMeta) -> Catalogued:
@@ -82,7 +112,9 @@ def read_instance(archive: Archive, meta: DicomStoreMeta) -> Catalogued:
     NotFound
         The file is not there.
     CannotUnderstand
-        The file can't be read as DICOM.
+        The file can't be read as DICOM, or holds what can't be written down as DICOM JSON.
+    Unavailable
+        The file can't be read now.
     """
     with archive.store.open(meta.file_path) as file:
 
@@ -90,8 +122,16 @@ def read_instance(archive: Archive, meta: DicomStoreMeta) -> Catalogued:
             file.seek(offset)
             return file.read(length)
 
-        description = describe(read, meta.file_size)
-    return Catalogued(meta, description, image_of(meta, description))
+        try:
+            description = describe(read, meta.file_size)
+            image = image_of(meta, description)
+            return Catalogued(meta, image, _line(meta, image, description))
+        except (WadoError, MemoryError):
+            raise
+        except OSError as e:
+            raise Unavailable(f"reading {meta.file_path}: {e.strerror or e}") from e
+        except Exception as e:  # one file must not stop all the others, whatever it holds
+            raise CannotUnderstand(f"can't be catalogued: {type(e).__name__}: {e}") from e
 
 
 def catalogue(
@@ -120,12 +160,12 @@ def catalogue(
             or entry.digest != i.meta.digest
         ]
         count = len(known) + len({i.meta.sop_instance_uid for i in group} - known.keys())
-        state = state_of(group[-1].meta, group[-1].description.metadata, count)
+        state = state_of(group[-1].meta, metadata_of(group[-1].line), count)
         states.append(state)
         messages.append(Message(Topic.DICOM_STATE, state.key, state.to_json()))
         messages += [Message(Topic.DICOM_IMAGE, i.image.key, i.image.to_json()) for i in group]
-        if fresh:
-            appends[journal_path(ref)] = b"".join(map(_line, fresh))
+        # Empty, too: who wrote what is known already may have died before it was flushed.
+        appends[journal_path(ref)] = b"".join(i.line for i in fresh)
     if not states:
         return 0
     archive.index.put(states)
@@ -136,8 +176,7 @@ def catalogue(
     return sum(data.count(b"\n") for data in appends.values())
 
 
-def _line(item: Catalogued) -> bytes:
-    meta, image, description = item.meta, item.image, item.description
+def _line(meta: DicomStoreMeta, image: DicomImageMeta, description: Description) -> bytes:
     entry = {
         "sop_instance_uid": meta.sop_instance_uid,
         "sop_class_uid": meta.sop_class_uid,
@@ -175,14 +214,19 @@ def _one_text(value: Any) -> str:
     return str(value)
 
 
+_TOO_LARGE = 1 << 63
+"""What an index or a warehouse can't hold as a number."""
+
+
 def _number(element: Mapping[str, Any] | None) -> int | None:
     values = element.get("Value") if element else None
     if not values or values[0] is None:
         return None
     try:
-        return int(values[0])
-    except (TypeError, ValueError):
+        number = int(values[0])
+    except (TypeError, ValueError, OverflowError):
         return None
+    return number if abs(number) < _TOO_LARGE else None
 
 
 _Read = Callable[[Mapping[str, Any] | None], str | int | None]
@@ -254,8 +298,9 @@ def state_of(meta: DicomStoreMeta, metadata: Mapping[str, Any], count: int) -> D
             values[name] = _normal_date(values[name])
     # Request Attributes Sequence: of several requests the first is searchable.
     requests = metadata.get("00400275", {}).get("Value") or [{}]
-    values["scheduled_procedure_step_id"] = _text(requests[0].get("00400009"))
-    values["requested_procedure_id"] = _text(requests[0].get("00401001"))
+    request = requests[0] if isinstance(requests[0], dict) else {}  # hostile data: not a sequence
+    values["scheduled_procedure_step_id"] = _text(request.get("00400009"))
+    values["requested_procedure_id"] = _text(request.get("00401001"))
     return DicomStateMeta(
         tenant_id=meta.tenant_id,
         study_instance_uid=meta.study_instance_uid,

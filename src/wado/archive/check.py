@@ -5,23 +5,26 @@ The files are the truth; everything else is derived from them and can be made ag
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 
 from wado.archive.describe import correct_count, describe_series
 from wado.archive.journal import Entry, Journals, SeriesView, deleted_line
 from wado.archive.paths import instance_path, journal_path
 from wado.archive.store import announce_instances
 from wado.dicom.part10 import read_file_meta
-from wado.dicom.uids import SeriesRef
-from wado.errors import CannotUnderstand
+from wado.dicom.uids import InstanceRef, SeriesRef
+from wado.errors import CannotUnderstand, NotFound
 from wado.ports import Archive, StoredFile
-from wado.records import DicomStateMeta, DicomStoreMeta
+from wado.records import DicomStoreMeta
 
 _READ_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
+_ABANDONED_S = 24 * 3600.0
 
 
 class Finding(StrEnum):
@@ -35,6 +38,7 @@ class Finding(StrEnum):
     NOT_INDEXED = "series that is not in the index"
     STALE_INDEX = "series in the index without instances"
     NOT_IN_WAREHOUSE = "series whose rows in the warehouse are too few"
+    ABANDONED = "temporary file of a process that died"
     TOO_MANY_IN_WAREHOUSE = "series whose rows in the warehouse are too many"
 
 
@@ -74,148 +78,171 @@ def check(
     deep: bool = False,
     tenant_id: str | None = None,
     progress: Progress | None = None,
+    settle: Callable[[], object] | None = None,
 ) -> Report:
     """Compare everything; with `repair`, mend what is wrong; with `deep`, hash every file.
 
-    Instances on their way through the log show up as problems: wait until it is read
-    (`MessageLog.lag`), or check again.
+    What looks wrong is looked at again at the end, for in an archive at work it may just have been
+    on its way. `settle` waits until that has arrived.
     """
-    return _Check(archive, repair=repair, deep=deep, progress=progress).run(tenant_id)
+    sight = _Check(archive, deep=deep, progress=progress or (lambda _report: None))
+    suspects = list(sight.suspects(tenant_id))
+    if suspects and settle is not None:
+        settle()
+    sight.judge(suspects, repair=repair)
+    return sight.report
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """Something that looks wrong, and how to mend it."""
+
+    finding: Finding
+    where: str
+    detail: str = ""
+    mend: Callable[[], object] | None = None
 
 
 class _Check:
-    def __init__(
-        self, archive: Archive, *, repair: bool, deep: bool, progress: Progress | None
-    ) -> None:
+    def __init__(self, archive: Archive, *, deep: bool, progress: Progress) -> None:
         self._archive = archive
-        self._repair = repair
         self._deep = deep
-        self._progress = progress or (lambda _report: None)
+        self._progress = progress
         self._journals = Journals(archive.store)
-        self._report = Report()
+        self._unannounced: list[DicomStoreMeta] = []
+        self.report = Report()
 
-    def run(self, tenant_id: str | None) -> Report:
+    def suspects(self, tenant_id: str | None) -> Iterator[SeriesRef]:
+        """Walk everything and name the series in which something looks wrong."""
         rows = warehouse_counts(self._archive, tenant_id)
         studies: set[int] = set()  # hashes: a few bytes each, however many there are
         for ref, files in series_files(self._archive, tenant_id):
-            view = self._check_files(ref, files)
-            self._check_index(ref, view)
-            self._check_warehouse(ref, view, files, rows)
-            self._report.series += 1
+            self.report.series += 1
+            self.report.instances += len(files)
+            self.report.bytes += sum(file.file_size for file in files)
             studies.add(hash(ref.study))
-            self._report.studies = len(studies)
-            self._progress(self._report)
+            self.report.studies = len(studies)
+            there = rows.get((ref.tenant_id, ref.study_instance_uid, ref.series_instance_uid), 0)
+            if next(self._faults(ref, files, there), None):
+                yield ref
+            self._progress(self.report)
         for state in self._archive.index.all_series(tenant_id):
-            self._check_state(state)
-        return self._report
+            if next(self._archive.store.instances(state.series), None) is None:
+                yield state.series
 
-    def _found(
-        self, finding: Finding, where: str, detail: str = "", *, repaired: bool = False
-    ) -> None:
-        self._report.problems.append(Problem(finding, where, detail, repaired))
+    def judge(self, suspects: Sequence[SeriesRef], *, repair: bool) -> None:
+        """Look at series again, report what is wrong, and mend it."""
+        for ref in suspects:
+            files = list(self._archive.store.instances(ref))
+            there = len(warehouse_instances(self._archive, ref))
+            # What is mended first, is not found by what is compared after it.
+            self._report(self._faults(ref, files, there), repair=repair)
+            if repair:
+                announce_instances(self._archive, self._unannounced)
+            self._unannounced.clear()
+        self._report(self._abandoned(), repair=repair)
 
-    def _check_files(self, ref: SeriesRef, files: Sequence[StoredFile]) -> SeriesView | None:
+    def _report(self, faults: Iterator[_Fault], *, repair: bool) -> None:
+        for fault in faults:
+            repaired = repair and fault.mend is not None
+            if repaired and fault.mend is not None:
+                fault.mend()
+            self.report.problems.append(Problem(fault.finding, fault.where, fault.detail, repaired))
+
+    def _abandoned(self) -> Iterator[_Fault]:
+        store = self._archive.store
+        for path in store.abandoned(older_than_s=_ABANDONED_S):
+            yield _Fault(Finding.ABANDONED, path, mend=partial(store.delete, [path]))
+
+    def _faults(self, ref: SeriesRef, files: Sequence[StoredFile], there: int) -> Iterator[_Fault]:
         view = self._journals.view(ref)
-        entries = dict(view.entries) if view else {}
-        unknown: list[StoredFile] = []
+        known = view.entries if view else {}
         for file in files:
-            self._report.instances += 1
-            self._report.bytes += file.file_size
-            entry = entries.pop(file.ref.sop_instance_uid, None)
-            if entry is None:
-                unknown.append(file)
-            else:
-                self._compare(file, entry)
-        self._announce(unknown)
-        self._bury(ref, [e.sop_instance_uid for e in entries.values()])
-        return self._journals.view(ref)
+            entry = known.get(file.ref.sop_instance_uid)
+            yield from self._unknown(file) if entry is None else self._changed(file, entry)
+        yield from self._lost(ref, files, known.values())
+        view = self._journals.view(ref)
+        yield from self._index_faults(ref, view, files)
+        yield from self._warehouse_faults(ref, view, files, there)
 
-    def _compare(self, file: StoredFile, entry: Entry) -> None:
+    def _changed(self, file: StoredFile, entry: Entry) -> Iterator[_Fault]:
         detail = ""
         if file.file_size != entry.file_size:
             detail = f"{file.file_size} bytes, {entry.file_size} were received"
         elif self._deep and digest_of(self._archive, file.file_path) != entry.digest:
             detail = "the SHA-256 differs"
-        if detail:  # never repaired by itself: a person must decide which is right
-            self._found(Finding.FILE_CHANGED, file.file_path, detail)
+        if detail:  # never mended by itself: a person must decide which is right
+            yield _Fault(Finding.FILE_CHANGED, file.file_path, detail)
 
-    def _announce(self, files: Sequence[StoredFile]) -> None:
-        for file in files:
-            try:
-                meta = meta_of_file(self._archive, file)
-            except CannotUnderstand as e:
-                if self._repair:
-                    self._archive.store.quarantine(file.file_path, str(e))
-                self._found(Finding.UNREADABLE, file.file_path, str(e), repaired=self._repair)
-                continue
-            if self._repair:
-                announce_instances(self._archive, [meta])
-            self._found(Finding.NOT_ANNOUNCED, file.file_path, repaired=self._repair)
+    def _unknown(self, file: StoredFile) -> Iterator[_Fault]:
+        path = file.file_path
+        try:
+            meta = meta_of_file(self._archive, file)
+        except CannotUnderstand as e:
+            mend = partial(self._archive.store.quarantine, path, str(e))
+            yield _Fault(Finding.UNREADABLE, path, str(e), mend)
+        except NotFound:
+            return  # moved to the quarantine meanwhile
+        else:
+            mend = partial(self._unannounced.append, meta)
+            yield _Fault(Finding.NOT_ANNOUNCED, path, mend=mend)
 
-    def _bury(self, ref: SeriesRef, lost: Sequence[str]) -> None:
-        """Take instances without a file out of the metadata: they can't be retrieved."""
-        if not lost:
-            return
-        if self._repair:
-            lines = b"".join(deleted_line(uid, "file missing") for uid in lost)
-            self._archive.store.append({journal_path(ref): lines})
-        for uid in lost:
-            self._found(Finding.FILE_MISSING, f"{ref.path}/instances/{uid}", repaired=self._repair)
+    def _lost(
+        self, ref: SeriesRef, files: Sequence[StoredFile], entries: Iterable[Entry]
+    ) -> Iterator[_Fault]:
+        """Find instances without a file; mended, they are out of the metadata."""
+        there = {file.ref.sop_instance_uid for file in files}
+        for uid in [e.sop_instance_uid for e in entries if e.sop_instance_uid not in there]:
+            at = InstanceRef(ref.tenant_id, ref.study_instance_uid, ref.series_instance_uid, uid)
+            if self._archive.store.version(instance_path(at)) is None:  # it may just have come
+                lines = {journal_path(ref): deleted_line(uid, "file missing")}
+                mend = partial(self._archive.store.append, lines)
+                yield _Fault(Finding.FILE_MISSING, at.path, mend=mend)
 
-    def _check_index(self, ref: SeriesRef, view: SeriesView | None) -> None:
+    def _index_faults(
+        self, ref: SeriesRef, view: SeriesView | None, files: Sequence[StoredFile]
+    ) -> Iterator[_Fault]:
         row = self._archive.index.series(ref)
         count = len(view.entries) if view else 0
-        if row is None:
-            if count:
-                self._found(Finding.NOT_INDEXED, ref.path, "run `wado reindex`")
+        indexed = row["number_of_series_related_instances"] if row else 0
+        if indexed == count or (files and not count):  # not even announced
             return
-        if row["number_of_series_related_instances"] == count:
-            return
-        detail = f"{row['number_of_series_related_instances']} in the index, {count} there"
-        if self._repair:
-            correct_count(self._archive, ref, count)
+
+        def correct() -> None:
+            correct_count(self._archive, ref, view)
             describe_series(self._archive, self._journals, ref)
-        self._found(Finding.COUNT_WRONG, ref.path, detail, repaired=self._repair)
 
-    def _check_warehouse(
-        self,
-        ref: SeriesRef,
-        view: SeriesView | None,
-        files: Sequence[StoredFile],
-        rows: dict[tuple[str, str, str], int],
-    ) -> None:
-        there = rows.get((ref.tenant_id, ref.study_instance_uid, ref.series_instance_uid), 0)
+        detail = f"{indexed} in the index, {count} there"
+        if row is None:
+            # The consumer puts the series of what is announced into the index.
+            again = partial(self._announce_again, files[:1])
+            yield _Fault(Finding.NOT_INDEXED, ref.path, detail, again)
+        else:
+            finding = Finding.COUNT_WRONG if count else Finding.STALE_INDEX
+            yield _Fault(finding, ref.path, detail, correct)
+
+    def _warehouse_faults(
+        self, ref: SeriesRef, view: SeriesView | None, files: Sequence[StoredFile], there: int
+    ) -> Iterator[_Fault]:
         known = view.entries if view else {}
-        if there == len(known):
-            return
-        too_few = there < len(known)
-        if self._repair and too_few:
+        detail = f"{there} of {len(known)}"
+        if there < len(known):
             # The consumer publishes the records again; rows that are there stay one.
-            again = [f for f in files if f.ref.sop_instance_uid in known]
-            announce_instances(self._archive, [meta_of_file(self._archive, f) for f in again])
-        elif self._repair:
-            extra = warehouse_instances(self._archive, ref) - known.keys()
-            self._archive.warehouse.delete(ref, sorted(extra))
-        self._found(
-            Finding.NOT_IN_WAREHOUSE if too_few else Finding.TOO_MANY_IN_WAREHOUSE,
-            ref.path,
-            f"{there} of {len(known)}",
-            repaired=self._repair,
-        )
+            known_files = [f for f in files if f.ref.sop_instance_uid in known]
+            again = partial(self._announce_again, known_files)
+            yield _Fault(Finding.NOT_IN_WAREHOUSE, ref.path, detail, again)
+        elif there > len(known):
 
-    def _check_state(self, state: DicomStateMeta) -> None:
-        """Find series of the index whose files are all gone."""
-        ref = state.series
-        view = self._journals.view(ref)
-        if view is not None:
-            if next(self._archive.store.instances(ref), None):
-                return  # the walk over the files has dealt with it
-            self._bury(ref, list(view.entries))
-        if self._repair:
-            correct_count(self._archive, ref, 0)
-            gone = warehouse_instances(self._archive, ref)
-            self._archive.warehouse.delete(ref, sorted(gone))
-        self._found(Finding.STALE_INDEX, ref.path, repaired=self._repair)
+            def delete() -> None:
+                extra = warehouse_instances(self._archive, ref) - known.keys()
+                self._archive.warehouse.delete(ref, sorted(extra))
+
+            yield _Fault(Finding.TOO_MANY_IN_WAREHOUSE, ref.path, detail, delete)
+
+    def _announce_again(self, files: Sequence[StoredFile]) -> None:
+        for file in files:
+            with suppress(NotFound, CannotUnderstand):
+                self._unannounced.append(meta_of_file(self._archive, file))
 
 
 def series_files(

@@ -17,16 +17,19 @@ _ALL_SERIES = 100_000
 
 
 def describe_series(archive: Archive, journals: Journals, ref: SeriesRef) -> SeriesView | None:
-    """Bring the documents and the count of a series up to date with its journal.
+    """Bring the documents of a series up to date with its journal.
 
     Returns
     -------
     view
         What the documents show; None if the series grew meanwhile and is to be described again,
-        or if it has no instances.
+        or if it has no instances. It is growing, too, while the index counts other instances than
+        the journal has: the consumer writes to the one before the other.
     """
     view = journals.view(ref)
-    correct_count(archive, ref, len(view.entries) if view else 0)
+    row = archive.index.series(ref)
+    if (row["number_of_series_related_instances"] if row else 0) != _count(view):
+        return None
     path = series_document_path(ref)
     if view is None:
         archive.store.delete([f"{path}.json", f"{path}.json.gz"])
@@ -40,8 +43,13 @@ def describe_series(archive: Archive, journals: Journals, ref: SeriesRef) -> Ser
     return journals.view(ref)
 
 
-def correct_count(archive: Archive, ref: SeriesRef, count: int) -> None:
-    """Make the index agree with the journal on the number of instances."""
+def _count(view: SeriesView | None) -> int:
+    return len(view.entries) if view else 0
+
+
+def correct_count(archive: Archive, ref: SeriesRef, view: SeriesView | None) -> None:
+    """Make the index agree with the journal; only when no append can be on its way."""
+    count = _count(view)
     row = archive.index.series(ref)
     if row is None or row["number_of_series_related_instances"] == count:
         return

@@ -25,8 +25,9 @@ from wado.ports import InstanceStore
 RECENT_S = 0.05
 """How old the view of a series may be that `Journals.recent` gives."""
 _MAX_LOOKED_AT = 10_000
-_MAX_ENTRIES = 200_000
-"""Entries that a process keeps parsed; series used least recently are forgotten first."""
+_MAX_BYTES = 100 << 20
+"""Entries that a process keeps parsed, by the length of their text, which tells their size in
+memory well enough; series used least recently are forgotten first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,8 @@ class Entry:
 class SeriesView:
     """A series as its journal has it up to `size` bytes; immutable.
 
-    `described` tells that the ready metadata documents show exactly this.
+    `described` tells that the ready metadata documents show exactly this; `weight` is the length
+    of the text of the entries in bytes.
     """
 
     ref: SeriesRef
@@ -63,6 +65,7 @@ class SeriesView:
     size: int
     entries: Mapping[str, Entry] = field(repr=False)
     described: bool
+    weight: int = 0
 
     @property
     def etag(self) -> str:
@@ -81,6 +84,12 @@ def journal_line(entry: Mapping[str, Any], metadata: Mapping[str, Any] | bytes) 
     """Make the line of an instance; `entry` has the fields of `Entry` but for the last two."""
     text = metadata if isinstance(metadata, bytes) else orjson.dumps(metadata)
     return orjson.dumps(entry) + b"\t" + text + b"\n"
+
+
+def metadata_of(line: bytes) -> dict[str, Any]:
+    """Take the DICOM JSON from the line of an instance."""
+    metadata: dict[str, Any] = orjson.loads(line[line.index(b"\t") + 1 :])
+    return metadata
 
 
 def described_line() -> bytes:
@@ -104,10 +113,10 @@ class Journals:
     One per process; used from any thread.
     """
 
-    def __init__(self, store: InstanceStore, *, max_entries: int = _MAX_ENTRIES) -> None:
+    def __init__(self, store: InstanceStore, *, max_bytes: int = _MAX_BYTES) -> None:
         self._store = store
-        self._max_entries = max_entries
-        self._entries = 0
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._views: OrderedDict[SeriesRef, SeriesView] = OrderedDict()
         self._looked_at: dict[SeriesRef, float] = {}
         self._lock = threading.Lock()
@@ -155,29 +164,31 @@ class Journals:
         identity, _ = version
         if known is None or known.identity != identity or known.size > version[1]:
             known = SeriesView(ref, identity, 0, {}, described=False)
+        entries, described, size = dict(known.entries), known.described, known.size
+        weight = known.weight
         with self._store.open(journal_path(ref)) as file:
-            file.seek(known.size)
-            tail = file.read(version[1] - known.size)
-        whole = tail.rfind(b"\n") + 1
-        if whole == 0:
+            file.seek(size)
+            for line in file:  # one by one: the journal of a long series is large
+                if not line.endswith(b"\n"):
+                    break  # being written, or torn
+                described = _apply(entries, line[:-1], size)
+                size += len(line)
+                weight += line.find(b"\t")
+        if size == known.size:
             return known
-        entries = dict(known.entries)
-        described = known.described
-        for line, offset in _lines(tail[:whole], known.size):
-            described = _apply(entries, line, offset)
-        return SeriesView(ref, identity, known.size + whole, entries, described)
+        return SeriesView(ref, identity, size, entries, described, weight)
 
     def _remember(self, ref: SeriesRef, view: SeriesView | None) -> None:
         with self._lock:
             old = self._views.pop(ref, None)
-            self._entries -= len(old.entries) if old else 0
+            self._bytes -= old.weight if old else 0
             if view is None:
                 return
             self._views[ref] = view
-            self._entries += len(view.entries)
-            while self._entries > self._max_entries and len(self._views) > 1:
+            self._bytes += view.weight
+            while self._bytes > self._max_bytes and len(self._views) > 1:
                 _, forgotten = self._views.popitem(last=False)
-                self._entries -= len(forgotten.entries)
+                self._bytes -= forgotten.weight
 
     def metadata(self, view: SeriesView, entries: Iterable[Entry] | None = None) -> Iterator[bytes]:
         """DICOM JSON of instances, one object each, in the order of `entries` (default: all)."""
@@ -188,14 +199,6 @@ class Journals:
                 if len(text) != entry.metadata_length:
                     raise NotFound(f"metadata of {entry.sop_instance_uid}")
                 yield text
-
-
-def _lines(data: bytes, base: int) -> Iterator[tuple[bytes, int]]:
-    start = 0
-    while start < len(data):
-        end = data.index(b"\n", start)
-        yield data[start:end], base + start
-        start = end + 1
 
 
 def _apply(entries: dict[str, Entry], line: bytes, offset: int) -> bool:

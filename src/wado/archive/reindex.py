@@ -9,7 +9,7 @@ from wado.archive.catalogue import Catalogued, catalogue, read_instance
 from wado.archive.check import meta_of_file, series_files
 from wado.archive.describe import describe_series, describe_study
 from wado.archive.journal import Journals
-from wado.archive.paths import journal_path
+from wado.archive.paths import journal_path, series_document_path
 from wado.dicom.uids import SeriesRef
 from wado.errors import CannotUnderstand
 from wado.ports import Archive, Message, StoredFile
@@ -37,8 +37,10 @@ def reindex(archive: Archive, progress: Callable[[Rebuilt], None] | None = None)
     journals = Journals(archive.store)
     rebuild = _Rebuild(archive, journals, done)
     for state in archive.index.all_series():
+        path = series_document_path(state.series)
+        archive.store.delete([journal_path(state.series), f"{path}.json", f"{path}.json.gz"])
+        # Last: should this end here, the next rebuild finds by it what else is to be forgotten.
         archive.index.put([_without_instances(state)])
-        archive.store.delete([journal_path(state.series)])
     for table in (*_TABLES.values(), "dicom_object_meta"):
         archive.warehouse.clear(table)
     study = None

@@ -6,7 +6,7 @@ are sent, so a study of any size passes with flat memory.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
 
@@ -15,7 +15,8 @@ import orjson
 from wado.archive.describe import rebase_bulk_uris, study_parts, study_views
 from wado.archive.journal import Entry, Journals, SeriesView
 from wado.archive.paths import instance_path, series_document_path, study_document_path
-from wado.archive.pieces import Computed, FileSlice, Piece
+from wado.archive.pieces import FileSlice, Piece
+from wado.archive.values import StoredValue, is_plain
 from wado.dicom.media_types import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     OCTET_STREAM,
@@ -23,30 +24,32 @@ from wado.dicom.media_types import (
     is_native,
     media_type_of,
 )
-from wado.dicom.part10 import MAX_FILE_META_BYTES, read_file_meta
-from wado.dicom.sop_classes import transfer_syntax
 from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef
-from wado.dicom.window import data_set_reader
 from wado.errors import NotFound
 from wado.ports import Archive
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An instance and what its series' journal says of it."""
+    """An instance, what its series' journal says of it, and the view that showed it."""
 
     ref: InstanceRef
     entry: Entry
+    view: SeriesView
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Metadata: ready `pieces`, or a `stream` composed on the way; `etag` without quotes."""
+    """Metadata: ready `pieces`, or a `stream` composed on the way; `etag` without quotes.
+
+    `view` is what it shows, if that is one series.
+    """
 
     etag: str
     pieces: tuple[Piece, ...] = ()
     stream: Iterable[bytes] | None = None
     gzipped: bool = False
+    view: SeriesView | None = None
 
 
 # ------------------------------------------------------------------ instances
@@ -64,9 +67,9 @@ def item(journals: Journals, ref: InstanceRef) -> Item:
     if view is None or ref.sop_instance_uid not in view.entries:
         view = journals.view(ref.series)
     entry = view.entries.get(ref.sop_instance_uid) if view else None
-    if entry is None:
+    if view is None or entry is None:
         raise NotFound("no such instance")
-    return Item(ref, entry)
+    return Item(ref, entry, view)
 
 
 def series_items(journals: Journals, ref: SeriesRef) -> list[Item]:
@@ -102,6 +105,7 @@ def _items(view: SeriesView) -> list[Item]:
                 at.tenant_id, at.study_instance_uid, at.series_instance_uid, e.sop_instance_uid
             ),
             e,
+            view,
         )
         for e in view.ordered()
     ]
@@ -133,7 +137,7 @@ def series_metadata(
     if view.described:
         ready = _ready(archive, series_document_path(ref), view.etag, gzip=gzip)
         if ready is not None:
-            return ready
+            return replace(ready, view=view)
     return Document(view.etag, stream=_array(journals.metadata(view)))
 
 
@@ -222,8 +226,8 @@ def frame_offers_of(transfer_syntax_uid: str) -> tuple[Offer, ...]:
     return tuple(Offer(name, transfer_syntax=transfer_syntax_uid) for name in names)
 
 
-def frame(archive: Archive, found: Item, number: int) -> tuple[Piece, ...]:
-    """Locate a frame that exists (see `existing_frames`): its bytes without item headers.
+def frames(archive: Archive, found: Item, numbers: Iterable[int]) -> list[tuple[Piece, ...]]:
+    """Locate frames that exist (see `existing_frames`): their bytes without item headers.
 
     Raises
     ------
@@ -234,16 +238,16 @@ def frame(archive: Archive, found: Item, number: int) -> tuple[Piece, ...]:
     assert pixel is not None
     if pixel.reason:
         raise NotFound(pixel.reason)
-    ranges = pixel.frame(number)
-    bits, first_bit = pixel.frame_bits or 0, pixel.first_bit(number)
-    if _is_plain(found) and not first_bit and bits % 8 == 0:
-        return tuple(_slice(found, offset, length) for offset, length in ranges)
-    ((offset, length),) = ranges
-
-    def make() -> bytes:
-        return aligned(_read_value(archive, found, pixel.offset, offset, length), first_bit, bits)
-
-    return (Computed((bits + 7) // 8, make),)
+    bits = pixel.frame_bits or 0
+    if is_plain(found.entry) and bits % 8 == 0:
+        return [_slices(found, pixel.frame(number)) for number in numbers]
+    value = _stored_value(archive, found, pixel.offset)
+    if pixel.encapsulated:
+        return [
+            tuple(chunk for at, size in pixel.frame(n) for chunk in value.chunks(at, 0, size * 8))
+            for n in numbers
+        ]
+    return [value.chunks(pixel.frame(n)[0][0], pixel.first_bit(n), bits) for n in numbers]
 
 
 def bulk_data(
@@ -264,15 +268,14 @@ def bulk_data(
         raise NotFound("no such bulk data")
     if pixel is not None and pixel.encapsulated and place[0] == pixel.offset:
         numbers = existing_frames(range(1, pixel.number_of_frames + 1), found)
-        return frame_offers(found), [frame(archive, found, number) for number in numbers]
+        return frame_offers(found), frames(archive, found, numbers)
     offers = tuple(
         Offer(name) for name in dict.fromkeys((*_own_type(journals, found), OCTET_STREAM))
     )
     offset, length = place
-    if _is_plain(found):
-        return offers, [(_slice(found, offset, length),)]
-    value = Computed(length, lambda: _read_value(archive, found, offset, offset, length))
-    return offers, [(value,)]
+    if is_plain(found.entry):
+        return offers, [_slices(found, [place])]
+    return offers, [_stored_value(archive, found, offset).chunks(offset, 0, length * 8)]
 
 
 def _own_type(journals: Journals, found: Item) -> Iterator[str]:
@@ -288,51 +291,10 @@ def _own_type(journals: Journals, found: Item) -> Iterator[str]:
 _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+\Z", re.ASCII)
 
 
-def _slice(found: Item, offset: int, length: int) -> FileSlice:
-    return FileSlice(instance_path(found.ref), offset, length, found.entry.digest)
+def _slices(found: Item, ranges: Iterable[tuple[int, int]]) -> tuple[Piece, ...]:
+    path, digest = instance_path(found.ref), found.entry.digest
+    return tuple(FileSlice(path, offset, length, digest) for offset, length in ranges)
 
 
-def _is_plain(found: Item) -> bool:
-    """Whether values stand in the file as they are sent: not deflated, in little endian."""
-    syntax = transfer_syntax(found.entry.transfer_syntax_uid)
-    return not syntax.deflated and not syntax.big_endian
-
-
-def _read_value(
-    archive: Archive, found: Item, value_offset: int, offset: int, length: int
-) -> bytes:
-    """Read a range of a value that isn't plain: inflated, in little endian."""
-    entry = found.entry
-    syntax = transfer_syntax(entry.transfer_syntax_uid)
-    with archive.store.open(instance_path(found.ref)) as file:
-
-        def read(at: int, count: int) -> bytes:
-            file.seek(at)
-            return file.read(count)
-
-        start = read_file_meta(read(0, MAX_FILE_META_BYTES)).data_set_offset
-        reader = data_set_reader(read, entry.file_size, entry.transfer_syntax_uid, start)
-        # The VR stands before the value (PS3.5 §7.1.2): of bulky values nearly always 8 bytes.
-        vr = reader(value_offset - 8, 2)
-        data = reader(offset, length)
-    return swapped(data, _WORD_BYTES.get(vr, 1)) if syntax.big_endian else data
-
-
-_WORD_BYTES = {b"OW": 2, b"OF": 4, b"OL": 4, b"OD": 8, b"OV": 8}
-"""Bytes of the words of a VR, which big endian turns round; those of OB and UN stay."""
-
-
-def swapped(data: bytes, word_bytes: int) -> bytes:
-    """Turn round the bytes of each word."""
-    whole = len(data) - len(data) % word_bytes
-    result = bytearray(data)
-    for i in range(word_bytes):
-        result[i:whole:word_bytes] = data[word_bytes - 1 - i : whole : word_bytes]
-    return bytes(result)
-
-
-def aligned(data: bytes, first_bit: int, bits: int) -> bytes:
-    """Move packed bits to a byte boundary; bits behind the last are 0 (PS3.18 §8.7.3.3.1)."""
-    value = int.from_bytes(data, "little") >> first_bit
-    value &= (1 << bits) - 1
-    return value.to_bytes((bits + 7) // 8, "little")
+def _stored_value(archive: Archive, found: Item, offset: int) -> StoredValue:
+    return StoredValue(archive.store, instance_path(found.ref), found.entry, offset)

@@ -20,6 +20,8 @@ from wado.ports import Archive, Row
 _SERIES_PAGE = 200
 _MAX_SERIES = 2000
 """Series whose journals one search may read; a search that needs more is too broad."""
+_MAX_METADATA_BYTES = 16 << 20
+"""Whole metadata in one answer; with more of it, there are fewer rows than were asked for."""
 
 _REQUIRED = {
     Level.STUDY: frozenset(
@@ -175,6 +177,7 @@ def _search_instances(archive: Archive, journals: Journals, query: Query, base_u
     upper = tuple(match for match in query.matches if _level(match) is not Level.INSTANCE)
     skip = query.offset
     objects: list[dict[str, Any]] = []
+    left = _MAX_METADATA_BYTES
     for row, view in _series_of(archive, journals, replace(query, matches=upper), bool(own)):
         entries = [entry for entry in view.ordered() if all(_fits(entry, m) for m in own)]
         if skip >= len(entries):
@@ -185,6 +188,9 @@ def _search_instances(archive: Archive, journals: Journals, query: Query, base_u
         skip = 0
         texts = journals.metadata(view, chosen)
         for entry, text in zip(chosen, texts, strict=True):
+            left -= len(text) if "all" in query.include else 0
+            if left < 0 and objects:
+                return Found(objects, more=True)
             objects.append(_instance(row, view.ref, entry, text, query, base_url))
         if len(objects) > query.limit:
             return Found(objects[: query.limit], more=True)

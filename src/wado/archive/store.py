@@ -8,7 +8,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -31,6 +31,7 @@ from wado.errors import (
     CannotUnderstand,
     DuplicateInstance,
     InvalidUID,
+    NotFound,
     SOPClassMismatch,
     SOPClassNotSupported,
     Unavailable,
@@ -42,6 +43,7 @@ from wado.records import DicomStoreMeta, Topic
 _SPILL_BYTES = 1 << 20
 """Head of this size without UIDs is written to a file rather than held in memory."""
 _MAX_GROUP = 256
+_READ_BYTES = 1 << 20
 
 _WANTED = {
     0x00080016: "SOP Class UID (0008,0016)",
@@ -303,6 +305,7 @@ class Committer:
         OutOfResources, or Unavailable.
         """
         future: Future[Stored] = Future()
+        future.set_running_or_notify_cancel()  # who stops waiting can't call it off
         self._queue.put((reception, future))
         return future
 
@@ -354,9 +357,14 @@ def store_group(
             results.append(DuplicateInstance("other bytes are stored under this SOP Instance UID"))
             continue
         meta = reception.meta()
-        if outcome is not StoreOutcome.SAME or not _is_catalogued(journals, meta):
-            announce.append(meta)
-        results.append(Stored(meta, outcome))
+        try:
+            news = _news(archive, journals, meta) if outcome is StoreOutcome.SAME else meta
+        except WadoError as e:
+            results.append(e)
+            continue
+        if news is not None:
+            announce.append(news)
+        results.append(Stored(news or meta, outcome))
     try:
         announce_instances(archive, announce)
     except Unavailable as e:
@@ -366,9 +374,47 @@ def store_group(
     return results
 
 
-def _is_catalogued(journals: Journals, meta: DicomStoreMeta) -> bool:
+def _news(archive: Archive, journals: Journals, meta: DicomStoreMeta) -> DicomStoreMeta | None:
+    """Say what is to be announced of a data set that was there already, if it is news.
+
+    It is if the journal doesn't know the file, or knows another version of it. The file that is
+    there may differ from the one that came in its File Meta Information, hence in size and digest.
+    """
     view = journals.view(meta.ref.series)
-    return view is not None and meta.sop_instance_uid in view.entries
+    entry = view.entries.get(meta.sop_instance_uid) if view else None
+    if entry is not None and entry.digest == meta.digest:
+        return None
+    try:
+        meta = as_stored(archive, meta)
+    except NotFound:  # to the quarantine, a moment ago
+        raise Unavailable("the file was moved meanwhile") from None
+    return None if entry is not None and entry.digest == meta.digest else meta
+
+
+def as_stored(archive: Archive, meta: DicomStoreMeta) -> DicomStoreMeta:
+    """Take from the file itself what depends on its version.
+
+    Raises
+    ------
+    NotFound
+        The file is not there.
+    CannotUnderstand
+        It has no File Meta Information.
+    """
+    with archive.store.open(meta.file_path) as file:
+        piece = file.read(_READ_BYTES)
+        head, digest, size = read_file_meta(piece), hashlib.sha256(), 0
+        while piece:
+            digest.update(piece)
+            size += len(piece)
+            piece = file.read(_READ_BYTES)
+    return replace(
+        meta,
+        sop_class_uid=head.sop_class_uid,
+        transfer_syntax_uid=head.transfer_syntax_uid,
+        file_size=size,
+        digest=digest.hexdigest(),
+    )
 
 
 def announce_instances(archive: Archive, metas: Iterable[DicomStoreMeta]) -> None:

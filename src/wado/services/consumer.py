@@ -4,7 +4,7 @@ from threading import Event, Thread
 
 from wado.archive.catalogue import catalogue_batch
 from wado.archive.journal import Journals
-from wado.errors import InvalidMessage, Unavailable
+from wado.errors import InvalidMessage, OutOfResources, Unavailable, WadoError
 from wado.ports import Archive, Batch
 from wado.records import Table, Topic
 from wado.settings import ConsumerSettings
@@ -26,9 +26,6 @@ LOADED: dict[Topic, Table] = {
 
 def run(archive: Archive, settings: ConsumerSettings, stop: Event) -> None:
     """Catalogue and load until `stop` is set. At least once; commits come last."""
-    # Opened (and their libraries loaded) now, so that the first image does not wait for it.
-    archive.index.awaiting_description(1)
-    archive.warehouse.count("dicom_state_meta")
     failures: list[BaseException] = []
 
     def guarded(topic: Topic, table: Table) -> None:
@@ -60,13 +57,15 @@ def catalogue_storage(archive: Archive, settings: ConsumerSettings, stop: Event)
     patience = _Patience("catalogue", stop)
     while not stop.is_set():
         try:
+            # Opened (and its library loaded) now, so that the first image does not wait for it.
+            archive.index.awaiting_description(1)
             for batch in archive.log.read(
                 Topic.STORAGE, _CATALOGUE_GROUP, stop, max_messages=settings.batch_messages
             ):
                 catalogue_batch(archive, journals, batch)
                 batch.commit()
                 patience.reset()
-        except Unavailable as e:
+        except (Unavailable, OutOfResources) as e:
             patience.wait(e)
 
 
@@ -77,6 +76,7 @@ def load_topic(
     patience = _Patience(f"load {table}", stop)
     while not stop.is_set():
         try:
+            archive.warehouse.count(table)  # opened now, too
             for batch in archive.log.read(
                 topic, _LOADER_GROUP, stop, max_messages=settings.batch_messages * 4
             ):
@@ -84,7 +84,7 @@ def load_topic(
                 batch.commit()
                 patience.reset()
                 stop.wait(settings.load_interval_s)
-        except Unavailable as e:
+        except (Unavailable, OutOfResources) as e:
             patience.wait(e)
 
 
@@ -111,7 +111,7 @@ class _Patience:
         self._stop = stop
         self._delay_s = 0.0
 
-    def wait(self, e: Unavailable) -> None:
+    def wait(self, e: WadoError) -> None:
         self._delay_s = min(max(self._delay_s * 2, _FIRST_BACK_OFF_S), _LONGEST_BACK_OFF_S)
         _log.warning("waiting", doing=self._what, reason=str(e), retry_in_s=self._delay_s)
         self._stop.wait(self._delay_s)

@@ -1,13 +1,15 @@
 """wado-webworker: writes the metadata of series that changed, and keeps their counts."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 
-from wado.archive.describe import describe_series, describe_study
+from wado.archive.describe import correct_count, describe_series, describe_study
 from wado.archive.journal import Journals
-from wado.dicom.uids import SeriesRef
-from wado.errors import Unavailable
+from wado.dicom.uids import SeriesRef, StudyRef
+from wado.errors import OutOfResources, Unavailable, WadoError
 from wado.ports import Archive
 from wado.records import Topic
 from wado.settings import LogSettings, WebworkerSettings
@@ -40,7 +42,7 @@ def run(
                 next_trim_s = time.monotonic() + _TRIM_INTERVAL_S
                 for topic in Topic:
                     archive.log.trim(topic, keep_s=log_settings.retention_s)
-        except Unavailable as e:
+        except (Unavailable, OutOfResources) as e:
             _log.warning("waiting", reason=str(e))
         stop.wait(settings.interval_s)
 
@@ -78,13 +80,38 @@ class Webworker:
         for ref, version in due:
             if stop.is_set():
                 break
-            describe_series(self._archive, self._journals, ref)
-            done.append((ref, version))
+            if self._describe_one(ref):
+                done.append((ref, version))
         for study in dict.fromkeys(ref.study for ref, _ in done):
-            describe_study(self._archive, self._journals, study)
+            with _only_this_fails(study):
+                describe_study(self._archive, self._journals, study)
         if done:
             self._archive.index.mark_described(done)
             for ref, _ in done:
                 self._waiting.pop(ref, None)
             _log.info("described", series=len(done))
         return len(done)
+
+    def _describe_one(self, ref: SeriesRef) -> bool:
+        """Describe a series; whether it is done with until it changes again."""
+        described = True
+        with _only_this_fails(ref):
+            described = describe_series(self._archive, self._journals, ref) is not None
+        if described:
+            return True
+        view = self._journals.view(ref)
+        if view and time.monotonic() - self._waiting[ref].changed_s >= _LONGEST_WAIT_S:
+            # Nothing comes any more, and yet index and journal disagree: the journal is right.
+            correct_count(self._archive, ref, view)
+        return False
+
+
+@contextmanager
+def _only_this_fails(ref: SeriesRef | StudyRef) -> Iterator[None]:
+    """Let one that can't be described not stop the others; it is served without documents."""
+    try:
+        yield
+    except (Unavailable, OutOfResources):
+        raise
+    except WadoError as e:
+        _log.error("not described", path=ref.path, tenant_id=ref.tenant_id, reason=str(e))

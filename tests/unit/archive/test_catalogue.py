@@ -1,8 +1,8 @@
 """What a message of `storage_queue` becomes; a crash anywhere repeats and loses nothing."""
 
-from collections.abc import Callable, Iterator
+import struct
+from collections.abc import Callable
 from dataclasses import replace
-from threading import Event
 from typing import Any
 
 import orjson
@@ -10,47 +10,21 @@ import pytest
 from pydicom.dataset import Dataset
 
 import synthetic
-from wado.archive.catalogue import catalogue_batch
-from wado.archive.describe import describe_series, describe_study, study_parts, study_views
+from steps import GROUP, batches, catalogue_all, series_of, store
+from wado.archive import catalogue as catalogue_module
+from wado.archive.describe import (
+    correct_count,
+    describe_series,
+    describe_study,
+    study_parts,
+    study_views,
+)
 from wado.archive.journal import Journals
 from wado.archive.paths import series_document_path, study_document_path
-from wado.archive.store import Reception, Source, Stored, store_group
-from wado.dicom.uids import SeriesRef
+from wado.archive.store import Reception, Source, store_group
 from wado.errors import Unavailable
-from wado.ports import Archive, Batch, Message
+from wado.ports import Archive, Message
 from wado.records import DicomImageMeta, DicomStateMeta, Topic
-
-GROUP = "wado-consumer"
-
-
-def store(archive: Archive, *datasets: Dataset) -> list[Stored]:
-    receptions = []
-    for ds in datasets:
-        reception = Reception(archive, "clinic", Source())
-        reception.write(synthetic.part10(ds))
-        reception.finish()
-        receptions.append(reception)
-    results = store_group(archive, Journals(archive.store), receptions)
-    assert all(isinstance(r, Stored) for r in results), results
-    return [r for r in results if isinstance(r, Stored)]
-
-
-def batches(archive: Archive, topic: Topic, group: str) -> Iterator[Batch]:
-    """Batches until the topic is read."""
-    stop = Event()
-    if archive.log.lag(topic, group) == 0:
-        return
-    for batch in archive.log.read(topic, group, stop):
-        yield batch
-        if archive.log.lag(topic, group) == 0:
-            stop.set()
-
-
-def catalogue_all(archive: Archive) -> None:
-    journals = Journals(archive.store)
-    for batch in batches(archive, Topic.STORAGE, GROUP):
-        catalogue_batch(archive, journals, batch)
-        batch.commit()
 
 
 def records(archive: Archive, topic: Topic) -> list[bytes]:
@@ -59,10 +33,6 @@ def records(archive: Archive, topic: Topic) -> list[bytes]:
         found += [m.body for m in batch.messages]
         batch.commit()
     return found
-
-
-def series_of(ds: Dataset) -> SeriesRef:
-    return SeriesRef.of("clinic", str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID))
 
 
 def test_series_is_in_index_journal_and_records(archive: Archive) -> None:
@@ -207,6 +177,108 @@ def test_unreadable_file_goes_to_quarantine_with_its_reason(archive: Archive) ->
     assert kept.is_file()
 
 
+class TestReplace:
+    """Policy `replace`: what is shown is always what the file holds."""
+
+    def test_file_that_was_replaced_before_its_announcement_was_read(
+        self, archive: Archive
+    ) -> None:
+        archive = replace(archive, replace_duplicates=True)
+        small, large = synthetic.ct(rows=8, columns=8), synthetic.ct(rows=16, columns=16)
+        store(archive, small)
+        (stored,) = store(archive, large)
+        catalogue_all(archive)
+        assert list(archive.log.dead_letters(Topic.STORAGE)) == []
+        assert shown(archive, large) == (stored.meta.digest, stored.meta.file_size)
+
+    def test_version_in_another_transfer_syntax(self, archive: Archive) -> None:
+        archive = replace(archive, replace_duplicates=True)
+        ds = synthetic.ct()
+        store(archive, ds)
+        big = synthetic.with_transfer_syntax(ds, "1.2.840.10008.1.2.2")
+        big.PatientComments = "to be of another length"
+        store(archive, big)
+        for _ in range(2):
+            catalogue_all(archive)
+        view = Journals(archive.store).view(series_of(ds))
+        assert view is not None
+        (entry,) = view.entries.values()
+        assert entry.transfer_syntax_uid == "1.2.840.10008.1.2.2"
+
+    def test_announcements_in_the_other_order(self, archive: Archive) -> None:
+        archive = replace(archive, replace_duplicates=True)
+        (first,) = store(archive, synthetic.ct(PatientName="One"))
+        catalogue_all(archive)
+        (second,) = store(archive, synthetic.ct(PatientName="Two"))
+        assert first.meta.file_size == second.meta.file_size
+        catalogue_all(archive)
+        archive.log.publish([Message(Topic.STORAGE, first.meta.key, first.meta.to_json())])
+        catalogue_all(archive)
+        assert shown(archive, synthetic.ct()) == (second.meta.digest, second.meta.file_size)
+
+
+def shown(archive: Archive, ds: Dataset) -> tuple[str, int]:
+    view = Journals(archive.store).view(series_of(ds))
+    assert view is not None
+    entry = view.entries[str(ds.SOPInstanceUID)]
+    return entry.digest, entry.file_size
+
+
+def element(tag: tuple[int, int], vr: bytes, value: bytes) -> bytes:
+    return struct.pack("<HH2sH", *tag, vr, len(value)) + value
+
+
+@pytest.mark.parametrize(
+    ("tag", "vr", "value"),
+    [
+        ((0x0020, 0x0011), b"IS", b"9223372036854775808 "),
+        ((0x0020, 0x0013), b"IS", b"99999999999999999999"),
+        ((0x0020, 0x0013), b"IS", b"1e400 "),
+        ((0x0040, 0x0275), b"LO", b"no sequence "),
+    ],
+)
+def test_hostile_value_stops_nobody(
+    archive: Archive, tag: tuple[int, int], vr: bytes, value: bytes
+) -> None:
+    ds = synthetic.ct(SeriesNumber=1, InstanceNumber=1, RequestAttributesSequence=[])
+    legal = {b"IS": element(tag, b"IS", b"1 "), b"LO": element(tag, b"SQ", b"") + bytes(4)}[vr]
+    data = synthetic.part10(ds)
+    assert data.count(legal) == 1
+    reception = Reception(archive, "clinic", Source())
+    reception.write(data.replace(legal, element(tag, vr, value)))
+    reception.finish()
+    store_group(archive, Journals(archive.store), [reception])
+    other = synthetic.ct(series="other")
+    store(archive, other)
+    catalogue_all(archive)
+    assert archive.index.series(series_of(other)) is not None
+    assert archive.index.series(series_of(synthetic.ct())) is not None
+
+
+def test_file_that_trips_our_code_goes_to_quarantine(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (stored,) = store(archive, synthetic.ct())
+    monkeypatch.setattr(catalogue_module, "image_of", lambda *_: 1 / 0)
+    catalogue_all(archive)
+    (letter,) = archive.log.dead_letters(Topic.STORAGE)
+    assert "ZeroDivisionError" in letter.reason
+    assert archive.store.version(f"quarantine/{stored.meta.file_path}")
+
+
+def test_batch_of_large_metadata_is_catalogued_in_steps(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue_module, "_MAX_BYTES", 1000)
+    series = synthetic.ct_series(4)
+    store(archive, *series)
+    catalogue_all(archive)
+    row = archive.index.series(series_of(series[0]))
+    assert row is not None
+    assert row["number_of_series_related_instances"] == 4
+    assert len(records(archive, Topic.DICOM_STATE)) > 1
+
+
 class TestDescribe:
     def test_documents_hold_every_instance_in_order(self, archive: Archive) -> None:
         series = synthetic.ct_series(3)
@@ -251,7 +323,20 @@ class TestDescribe:
         assert row is not None
         state = DicomStateMeta("clinic", ds.StudyInstanceUID, ds.SeriesInstanceUID, modality="CT")
         archive.index.put([replace(state, number_of_series_related_instances=7)])
-        describe_series(archive, Journals(archive.store), series_of(ds))
+        journals = Journals(archive.store)
+        assert describe_series(archive, journals, series_of(ds)) is None
+        correct_count(archive, series_of(ds), journals.view(series_of(ds)))
         row = archive.index.series(series_of(ds))
         assert row is not None
         assert row["number_of_series_related_instances"] == 1
+        assert describe_series(archive, journals, series_of(ds)) is not None
+
+    def test_series_whose_append_is_on_its_way_is_left_alone(self, archive: Archive) -> None:
+        """The consumer writes to the index before it writes to the journal."""
+        ds = synthetic.ct()
+        store(archive, ds)
+        stopped: Any = Crashing(archive.store, "append", after=False)
+        with pytest.raises(Crash):
+            catalogue_all(replace(archive, store=stopped))
+        assert describe_series(archive, Journals(archive.store), series_of(ds)) is None
+        assert archive.index.series(series_of(ds)) is not None

@@ -111,7 +111,7 @@ def test_torn_line_is_not_read(store: FilesystemInstanceStore, tmp_path: Path) -
 
 
 def test_forgets_series_beyond_its_limit(store: FilesystemInstanceStore) -> None:
-    journals = Journals(store, max_entries=3)
+    journals = Journals(store, max_bytes=600)
     refs = [SeriesRef("clinic", "1.2", f"1.2.{n}") for n in range(5)]
     for ref in refs:
         store.append({journal_path(ref): line(1) + line(2)})

@@ -229,6 +229,46 @@ class TestDuplicates:
         assert isinstance(result, Stored)
         assert result.outcome is StoreOutcome.REPLACED
 
+    def test_replaced_file_that_was_not_announced_is_announced_when_it_comes_again(
+        self, recorded: Archive, log: RecordingLog
+    ) -> None:
+        recorded = replace(recorded, replace_duplicates=True)
+        ds = synthetic.ct()
+        (first,) = commit(recorded, received(recorded, ds))
+        assert isinstance(first, Stored)
+        catalogued(recorded, first.meta)
+        ds.PatientName = "Other^Name"
+        log.down = True
+        (lost,) = commit(recorded, received(recorded, ds))
+        assert isinstance(lost, Unavailable)
+        log.down = False
+        log.published.clear()
+        (again,) = commit(recorded, received(recorded, ds))
+        assert isinstance(again, Stored)
+        assert again.outcome is StoreOutcome.SAME
+        assert [m.topic for m in log.published] == [Topic.STORAGE, Topic.LOG]
+
+    def test_announcement_tells_of_the_file_that_is_there(
+        self, recorded: Archive, log: RecordingLog
+    ) -> None:
+        """Sent by STOW-RS first and by C-STORE then: other File Meta, the same data set."""
+        ds = synthetic.ct()
+        (first,) = commit(recorded, received(recorded, ds))
+        assert isinstance(first, Stored)
+        announced = Announced(ds.SOPClassUID, ds.SOPInstanceUID, EXPLICIT)
+        log.published.clear()
+        for _ in range(2):
+            reception = Reception(recorded, "clinic", SOURCE, announced=announced)
+            reception.write(synthetic.data_set(ds))
+            reception.finish()
+            (again,) = commit(recorded, reception)
+            assert isinstance(again, Stored)
+            assert again.outcome is StoreOutcome.SAME
+            catalogued(recorded, first.meta)
+        meta = DicomStoreMeta.from_json(log.published[0].body)
+        assert (meta.digest, meta.file_size) == (first.meta.digest, first.meta.file_size)
+        assert len(log.published) == 2, "known to the journal the second time"
+
 
 def catalogued(archive: Archive, meta: DicomStoreMeta) -> None:
     entry = {
@@ -261,6 +301,13 @@ def test_committer_answers_each_of_many(archive: Archive) -> None:
             thread.join()
     assert {r.meta.sop_instance_uid for r in results} == {ds.SOPInstanceUID for ds in series}
     assert archive.log.lag(Topic.STORAGE, "wado-consumer") == 20
+
+
+def test_committer_survives_who_stops_waiting(archive: Archive) -> None:
+    one, two = synthetic.ct_series(2)
+    with Committer(archive) as committer:
+        committer.submit(received(archive, one)).cancel()
+        assert isinstance(committer.submit(received(archive, two)).result(10), Stored)
 
 
 def test_committer_finishes_what_was_submitted(archive: Archive) -> None:

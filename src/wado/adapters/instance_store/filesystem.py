@@ -1,63 +1,40 @@
 """Instances as files: temporary name, flush, rename without overwriting, flush of the folder."""
 
-import ctypes
-import errno
 import fcntl
 import itertools
 import json
 import os
 import threading
+import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from wado.adapters.instance_store.posix import (
+    append_whole,
+    failure,
+    rename_exclusively,
+    sync_file_system,
+    sync_folder,
+    sync_parents,
+    translated,
+)
 from wado.archive.paths import instance_path
 from wado.dicom.part10 import read_file_meta
-from wado.dicom.uids import RESERVED_NAMES, InstanceRef, SeriesRef, StudyRef
-from wado.errors import InvalidRequest, NotFound, OutOfResources, Unavailable, WadoError
+from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef, validate_tenant_id
+from wado.errors import InvalidRequest, NotFound, WadoError
 from wado.ports import Incoming, StoredFile, StoreOutcome
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_AT_FDCWD = -100
-_RENAME_NOREPLACE = 1
 _COMPARE_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
 _MAX_KNOWN_FOLDERS = 20_000
+_TEMPORARY = ".part"
+_OURS = ("incoming", "metadata", "quarantine", "derived")
+"""Folders below the root that are no tenants and yet hold files of ours."""
 _SYNCFS_FROM = 3
 """From so many files on, one flush of the file system is quicker than one of each file."""
-
-
-def _rename_exclusively(source: str, target: str) -> None:
-    """Rename; FileExistsError if `target` is there (Linux ``renameat2``)."""
-    result = _libc.renameat2(
-        _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE
-    )
-    if result == 0:
-        return
-    code = ctypes.get_errno()
-    if code not in (errno.EINVAL, errno.ENOSYS):
-        raise OSError(code, os.strerror(code), target)
-    os.link(source, target)  # file systems without the flag (some network file systems)
-    os.unlink(source)
-
-
-def _failure(e: OSError, doing: str) -> WadoError:
-    """Translate an error of the file system at the border."""
-    if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
-        return NotFound(f"{doing}: no such file")
-    text = f"{doing}: {e.strerror or e}"
-    if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS):
-        return OutOfResources(text)
-    return Unavailable(text)
-
-
-@contextmanager
-def _translated(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as e:
-        raise _failure(e, doing) from e
 
 
 class IncomingFile:
@@ -76,13 +53,13 @@ class IncomingFile:
         try:
             written = os.writev(self._fd, data)
         except OSError as e:
-            raise _failure(e, "writing an incoming file") from e
+            raise failure(e, "writing an incoming file") from e
         expected = sum(map(len, data))
         self.size += written
         if written != expected:  # a short write: rare (signals, nearly full disk), finish slowly
             rest = b"".join(data)[written:]
             while rest:
-                with _translated("writing an incoming file"):
+                with translated("writing an incoming file"):
                     written = os.write(self._fd, rest)
                 self.size += written
                 rest = rest[written:]
@@ -119,24 +96,31 @@ class FilesystemInstanceStore:
     def __init__(self, root: Path, *, durable: bool = True) -> None:
         self._root = os.path.abspath(root)
         self._durable = durable
-        with _translated(f"opening the storage root {self._root}"):
+        with translated(f"opening the storage root {self._root}"):
             os.makedirs(os.path.join(self._root, "incoming"), exist_ok=True)
         self._known_folders: set[str] = set()
         self._new_folders: set[str] = set()
         self._lock = threading.Lock()
         self._numbers = itertools.count()
+        # What a killed process left must not be in the way of a later one with its number.
+        self._token = os.urandom(4).hex()
+        if durable:
+            sync_parents(self._root)
+            # Open for good: it is told of every failed write since, also of those of others.
+            self._root_fd = os.open(self._root, os.O_RDONLY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, self._root_fd)
 
     # -------------------------------------------------------------- originals
 
     def receive(self, ref: InstanceRef | None) -> IncomingFile:
         """Open a new file, to be written piece by piece."""
-        name = f".{os.getpid()}-{threading.get_ident():x}-{next(self._numbers)}.part"
+        name = f".{os.getpid()}-{self._token}-{next(self._numbers)}{_TEMPORARY}"
         if ref is None:
             folder = os.path.join(self._root, "incoming")
         else:
             folder = os.path.dirname(os.path.join(self._root, instance_path(ref)))
         temporary = os.path.join(folder, name)
-        with _translated("opening an incoming file"):
+        with translated("opening an incoming file"):
             self._make_folder(folder)
             try:
                 fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
@@ -159,37 +143,30 @@ class FilesystemInstanceStore:
         except OSError as e:
             for file in files:
                 file.abort()
-            return [_failure(e, "flushing to disk") for _ in files]
+            return [failure(e, "flushing to disk") for _ in files]
         for file in files:
             try:
                 outcomes.append(self._publish(file, folders, replace=replace))
             except OSError as e:
-                outcomes.append(_failure(e, "storing a file"))
+                outcomes.append(failure(e, "storing a file"))
+                file.abort()
             except WadoError as e:
                 outcomes.append(e)
+                file.abort()
             finally:
                 file.close()
         try:
             self._sync_folders(folders)
         except OSError as e:
-            return [_failure(e, "flushing a folder") for _ in files]
+            return [failure(e, "flushing a folder") for _ in files]
         return outcomes
 
     def _sync_files(self, files: Sequence[IncomingFile]) -> None:
         if len(files) >= _SYNCFS_FROM:
-            self._sync_file_system()
+            sync_file_system(self._root_fd)
         else:
             for file in files:
                 file.sync()
-
-    def _sync_file_system(self) -> None:
-        fd = os.open(self._root, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            if _libc.syncfs(fd) != 0:
-                code = ctypes.get_errno()
-                raise OSError(code, os.strerror(code))
-        finally:
-            os.close(fd)
 
     def _publish(self, file: IncomingFile, folders: set[str], *, replace: bool) -> StoreOutcome:
         """Give a flushed file its name, unless one is there."""
@@ -200,8 +177,10 @@ class FilesystemInstanceStore:
         folders.add(folder)
         try:
             if os.path.dirname(file.temporary) != folder:
+                if not os.path.isdir(folder):
+                    self._known_folders.clear()  # removed behind our back
                 self._make_folder(folder)
-            _rename_exclusively(file.temporary, target)
+            rename_exclusively(file.temporary, target)
         except FileExistsError:
             pass
         else:
@@ -218,36 +197,31 @@ class FilesystemInstanceStore:
                 os.unlink(file.temporary)
 
     def _make_folder(self, folder: str) -> None:
-        """Make a folder and remember whose entries are not on disk yet."""
-        if folder in self._known_folders:
+        """Make a folder and its parents, and remember whose entries are not on disk yet."""
+        if folder in self._known_folders or folder == self._root:
             return
         parent = os.path.dirname(folder)
-        if folder != self._root and not os.path.isdir(parent):
-            self._make_folder(parent)
+        self._make_folder(parent)
         with suppress(FileExistsError):
             os.mkdir(folder)
         with self._lock:
-            # Also when another process made it: its entry may not be on the disk yet.
+            # Also when another process made it: it may have died before it flushed the entry.
             self._new_folders.add(parent)
             if len(self._known_folders) >= _MAX_KNOWN_FOLDERS:
                 self._known_folders.clear()
             self._known_folders.add(folder)
 
-    def _sync_folders(self, folders: set[str]) -> None:
+    def _sync_folders(self, folders: set[str], *, and_files: bool = False) -> None:
         with self._lock:
             new, self._new_folders = self._new_folders, set()
         if not self._durable:
             return
         try:
-            if len(folders | new) >= _SYNCFS_FROM:
-                self._sync_file_system()
+            if and_files or len(folders | new) >= _SYNCFS_FROM:
+                sync_file_system(self._root_fd)
                 return
             for folder in folders | new:
-                fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
+                sync_folder(folder)
         except OSError:
             with self._lock:
                 self._new_folders |= new
@@ -257,7 +231,7 @@ class FilesystemInstanceStore:
 
     def open(self, path: str) -> BinaryIO:
         """Open for reading."""
-        with _translated(path):
+        with translated(path):
             return open(self._absolute(path), "rb")
 
     def local_path(self, path: str) -> Path | None:
@@ -267,15 +241,16 @@ class FilesystemInstanceStore:
     def version(self, path: str) -> tuple[int, int] | None:
         """Inode and size."""
         try:
-            status = os.stat(self._absolute(path))
-        except (FileNotFoundError, NotADirectoryError):
+            with translated(path):
+                status = os.stat(self._absolute(path))
+        except NotFound:
             return None
         return status.st_ino, status.st_size
 
     def instances(self, under: str | StudyRef | SeriesRef | None = None) -> Iterator[StoredFile]:
         """Walk the originals in order of their paths."""
         for top in self._tops(under):
-            for folder, folders, names in os.walk(top):
+            for folder, folders, names in os.walk(top, onerror=_raise_unless_gone):
                 folders.sort()
                 for name in sorted(names):
                     found = self._stored_file(folder, name)
@@ -294,7 +269,7 @@ class FilesystemInstanceStore:
         return [
             os.path.join(self._root, name)
             for name in sorted(os.listdir(self._root))
-            if name not in RESERVED_NAMES
+            if _is_tenant(name)
         ]
 
     def _stored_file(self, folder: str, name: str) -> StoredFile | None:
@@ -309,14 +284,26 @@ class FilesystemInstanceStore:
             return None
         return StoredFile(ref, path, status.st_size, status.st_mtime)
 
+    def abandoned(self, *, older_than_s: float) -> Iterator[str]:
+        """Temporary files of processes that died, by the time they were last written to."""
+        before = time.time() - older_than_s
+        for top in (*self._tops(None), *(f"{self._root}/{name}" for name in _OURS)):
+            for folder, _, names in os.walk(top):
+                for name in names:
+                    path = os.path.join(folder, name)
+                    with suppress(FileNotFoundError):
+                        if name.endswith(_TEMPORARY) and os.stat(path).st_mtime < before:
+                            yield os.path.relpath(path, self._root)
+
     # -------------------------------------------------------------- documents and journals
 
     def put_document(self, path: str, data: Iterable[bytes]) -> None:
         """Write under a temporary name, flush, rename."""
         target = self._absolute(path)
         folder, name = os.path.split(target)
-        temporary = os.path.join(folder, f".{name}.{os.getpid()}-{threading.get_ident():x}.part")
-        with _translated(f"writing {path}"):
+        unique = f"{os.getpid()}-{self._token}-{next(self._numbers)}"
+        temporary = os.path.join(folder, f".{name}.{unique}{_TEMPORARY}")
+        with translated(f"writing {path}"):
             self._make_folder(folder)
             with open(temporary, "wb") as file:
                 try:
@@ -324,7 +311,7 @@ class FilesystemInstanceStore:
                     file.flush()
                     if self._durable:
                         os.fsync(file.fileno())
-                except OSError:
+                except BaseException:  # also what the pieces raise
                     os.unlink(temporary)
                     raise
             os.replace(temporary, target)
@@ -334,50 +321,54 @@ class FilesystemInstanceStore:
         """Append under a lock of the file; a torn end (a crash) is cut off first."""
         opened: list[int] = []
         folders: set[str] = set()
-        with _translated("appending to a journal"):
+        with translated("appending to a journal"):
             try:
                 for path, data in sorted(appends.items()):  # one order: no deadlock
                     fd, new = self._open_journal(path)
                     opened.append(fd)
                     if new:
-                        folders.add(os.path.dirname(self._absolute(path)))
+                        folders.add(os.path.dirname(f"{self._root}/{path}"))
                     fcntl.flock(fd, fcntl.LOCK_EX)
-                    if not _append_whole(fd, data, at):
+                    if not append_whole(fd, data, at):
                         return False
-                if self._durable and len(opened) >= _SYNCFS_FROM:
-                    self._sync_file_system()
-                elif self._durable:
+                many = len(opened) >= _SYNCFS_FROM
+                if self._durable and not many:
                     for fd in opened:
                         os.fsync(fd)
-                self._sync_folders(folders)
+                self._sync_folders(folders, and_files=many)
             finally:
                 for fd in opened:
                     os.close(fd)
         return True
 
     def _open_journal(self, path: str) -> tuple[int, bool]:
+        """Open, or make; whether its entry in the folder may not be on the disk yet."""
         target = self._absolute(path)
+        folder = os.path.dirname(target)
         flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+        first = folder not in self._known_folders  # who made it may have died too early
         try:
-            return os.open(target, flags), False
+            fd = os.open(target, flags)
         except FileNotFoundError:
-            folder = os.path.dirname(target)
             if not os.path.isdir(folder):
-                self._known_folders.discard(folder)
+                self._known_folders.clear()
             self._make_folder(folder)
             return os.open(target, flags | os.O_CREAT, 0o644), True
+        if first:
+            self._make_folder(folder)
+        return fd, first
 
     def delete(self, paths: Sequence[str]) -> None:
         """Remove, and the folders that became empty."""
         folders = set()
         for path in paths:
             target = self._absolute(path)
-            with _translated(f"deleting {path}"), suppress(FileNotFoundError):
+            with translated(f"deleting {path}"), suppress(FileNotFoundError):
                 os.unlink(target)
                 folders.add(os.path.dirname(target))
         for folder in folders:
             self._remove_empty(folder)
-        with _translated("flushing a folder"):
+        with translated("flushing a folder"):
             self._sync_folders({f for f in folders if os.path.isdir(f)})
 
     def _remove_empty(self, folder: str) -> None:
@@ -392,16 +383,19 @@ class FilesystemInstanceStore:
     def quarantine(self, path: str, reason: str) -> None:
         """Move to ``quarantine/`` under the same path, the reason in a ``.reason.json`` beside."""
         source = self._absolute(path)
-        target = os.path.join(self._root, "quarantine", path)
-        with _translated(f"moving {path} to the quarantine"):
-            self._make_folder(os.path.dirname(target))
-            with suppress(FileNotFoundError):  # moved before a crash
-                os.replace(source, target)
+        kept = f"quarantine/{path}"
+        if os.path.exists(source):  # else moved before a crash
+            numbers = itertools.count(2)
+            while os.path.exists(f"{self._root}/{kept}"):  # another file that came by its name
+                kept = f"quarantine/{path}.{next(numbers)}"
         note = json.dumps({"file_path": path, "reason": reason}, indent=1).encode()
-        self.put_document(f"quarantine/{path}.reason.json", [note])
-        if os.path.isdir(os.path.dirname(source)):
-            with _translated("flushing a folder"):
-                self._sync_folders({os.path.dirname(source)})
+        self.put_document(f"{kept}.reason.json", [note])
+        with (
+            translated(f"moving {path} to the quarantine"),
+            suppress(FileNotFoundError),
+        ):
+            os.rename(source, f"{self._root}/{kept}")
+            self._sync_folders({os.path.dirname(source), os.path.dirname(f"{self._root}/{kept}")})
 
     def _absolute(self, path: str) -> str:
         if path.startswith("/") or ".." in path.split("/"):
@@ -409,37 +403,17 @@ class FilesystemInstanceStore:
         return f"{self._root}/{path}"
 
 
-def _append_whole(fd: int, data: bytes, at: int | None) -> bool:
-    """Append all or nothing; False if the journal is not `at` bytes long."""
-    size = _cut_torn_end(fd)
-    if at is not None and size != at:
-        return False
+def _is_tenant(name: str) -> bool:
     try:
-        written = os.write(fd, data)
-    except OSError:
-        os.ftruncate(fd, size)
-        raise
-    if written != len(data):
-        os.ftruncate(fd, size)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return True
+        return bool(validate_tenant_id(name))
+    except InvalidRequest:
+        return False
 
 
-def _cut_torn_end(fd: int) -> int:
-    """Cut the journal behind its last newline; its size then."""
-    size = end = os.fstat(fd).st_size
-    if size == 0 or os.pread(fd, 1, size - 1) == b"\n":
-        return size
-    while end > 0:
-        start = max(0, end - _HEAD_BYTES)
-        newline = os.pread(fd, end - start, start).rfind(b"\n")
-        if newline >= 0:
-            end = start + newline + 1
-            break
-        end = start
-    if end != size:
-        os.ftruncate(fd, end)
-    return end
+def _raise_unless_gone(e: OSError) -> None:
+    """Say that a folder can't be read: what is in it must not look lost."""
+    if not isinstance(e, FileNotFoundError | NotADirectoryError):
+        raise failure(e, f"reading the folder {e.filename}") from e
 
 
 def _same_data_set(a: str, b: str) -> bool:

@@ -1,10 +1,11 @@
 """The warehouse in a DuckDB file, for one machine."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, get_args
 
 import orjson
@@ -25,6 +26,10 @@ _KEY = """SELECT constraint_column_names FROM duckdb_constraints()
     WHERE table_name = ? AND constraint_type = 'PRIMARY KEY'"""
 _IS_LOADED = "SELECT 1 FROM load_label WHERE label = ?"
 _SET_LOADED = "INSERT INTO load_label VALUES (?, ?)"
+_FORGET_LABELS = "DELETE FROM load_label WHERE loaded_at < ?"
+_FORGET_INTERVAL_S = 3600.0
+LABEL_DAYS = 7
+"""How long a label is known: a batch comes again until it is committed, and never after."""
 _LOAD = """INSERT {or_replace} INTO {table} BY NAME
     SELECT * FROM read_json(?, format = 'newline_delimited', columns = {columns})"""
 _DELETE = """DELETE FROM dicom_image_meta WHERE tenant_id = ? AND study_instance_uid = ?
@@ -53,6 +58,7 @@ class DuckdbWarehouse:
         self._path = path
         self._session = Session(path, patience_s=patience_s)
         self._layouts: dict[str, _Layout] = {}
+        self._forget_at = 0.0
 
     def load(self, table: Table, rows: Sequence[bytes], label: str) -> bool:
         """Load rows (one JSON object each), all or none; False if the label was loaded before."""
@@ -65,6 +71,7 @@ class DuckdbWarehouse:
                 connection.execute(_SET_LOADED, [label, datetime.now(UTC).isoformat()])
                 if wanted:
                     self._insert(connection, layout, wanted)
+            self._forget_labels(connection)
         return True
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
@@ -118,14 +125,22 @@ class DuckdbWarehouse:
             self._layouts[table] = _Layout(table, dict(columns), tuple(key[0]) if key else ())
         return self._layouts[table]
 
+    def _forget_labels(self, connection: "DuckDBPyConnection") -> None:
+        """Now and then forget labels so old that their batch can't come again."""
+        now = time.monotonic()
+        if now >= self._forget_at:
+            self._forget_at = now + _FORGET_INTERVAL_S
+            before = datetime.now(UTC) - timedelta(days=LABEL_DAYS)
+            connection.execute(_FORGET_LABELS, [before.isoformat()])
+
     def _insert(
         self, connection: "DuckDBPyConnection", layout: "_Layout", rows: Sequence[bytes]
     ) -> None:
         """Load by way of a file: an INSERT per row costs five hundred times as much."""
-        with NamedTemporaryFile(dir=self._path.parent, suffix=".ndjson") as file:
+        with TemporaryFile(dir=self._path.parent) as file:  # no name: nothing stays if we die
             file.write(b"\n".join(rows))
             file.flush()
-            connection.execute(layout.load_statement, [file.name])
+            connection.execute(layout.load_statement, [f"/proc/self/fd/{file.fileno()}"])
 
     @contextmanager
     def _border(self) -> Iterator[None]:

@@ -76,6 +76,9 @@ class Session:
                 self._connection = self._open()
             try:
                 yield self._connection
+            except BaseException:
+                self._let_go()  # after some errors (disk full) DuckDB refuses a connection for good
+                raise
             finally:
                 self._used_at = time.monotonic()
                 if self._is_wanted():
@@ -170,10 +173,12 @@ class Session:
 
     def _let_go(self) -> None:
         if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
-            self._let_go_at = time.monotonic()
+            connection, self._connection = self._connection, None
+            try:
+                connection.close()
+            finally:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
+                self._let_go_at = time.monotonic()
 
     def _look_later(self) -> None:
         self._closer = Timer(LOOK_S, self._close_if_idle)

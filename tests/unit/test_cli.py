@@ -1,0 +1,47 @@
+"""What an operator gets wrong is said in one line."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from wado.bootstrap import open_archive
+from wado.cli import main
+from wado.errors import InvalidRequest
+from wado.settings import load_settings
+
+
+def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["wado", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code in (1, 2)
+    return capsys.readouterr().err
+
+
+def test_settings_file_that_is_no_toml(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wado.toml").write_text("a = = b")
+    text = said(capsys, monkeypatch, "--config", str(tmp_path / "wado.toml"), "status")
+    assert text.startswith("wado: the settings can't be read: Invalid value (at line 1")
+
+
+def test_setting_in_the_environment_that_is_no_json(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WADO_STORESCP__TENANTS", "no JSON")
+    assert said(capsys, monkeypatch, "status").startswith("wado: the settings can't be read")
+
+
+def test_tenant_that_can_be_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = said(capsys, monkeypatch, "check", "--root", str(tmp_path), "--tenant", "../x")
+    assert text == "wado: not a tenant id: '../x'\n"
+
+
+def test_tenant_in_the_settings_that_can_be_none(tmp_path: Path) -> None:
+    settings = load_settings(storage={"root": tmp_path}, storescp={"tenants": {"CT1": "log"}})
+    with pytest.raises(InvalidRequest, match="not a tenant id: 'log'"), open_archive(settings):
+        pass
