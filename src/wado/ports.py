@@ -54,7 +54,10 @@ class Batch(Protocol):
         ...
 
     def commit(self) -> None:
-        """Move the group's offset behind the batch; durable on return."""
+        """Move the group's offset behind the batch.
+
+        It outlives the process; after a power cut the batch may come again.
+        """
         ...
 
     def reject(self, message: Delivered, reason: str) -> None:

@@ -108,7 +108,7 @@ class ServerSettings(_Section):
 
     host: str = Field("127.0.0.1", description="Address to listen at.")
     port: Port = Field(8080, description="TCP port of HTTP.")
-    workers: int = Field(1, ge=1, le=64, description="Serving processes.")
+    workers: int = Field(2, ge=1, le=64, description="Serving processes.")
     tenant_header: str = Field(
         "x-tenant", description="Header that names the tenant where authentication is off."
     )

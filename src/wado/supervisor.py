@@ -173,6 +173,7 @@ def webworker_body(settings: Settings) -> Body:
     def run(archive: Archive, stop: Event) -> None:
         from wado.services import webworker  # noqa: PLC0415
 
+        os.nice(10)  # what it writes can wait; receiving and answering come first
         webworker.run(archive, settings.webworker, settings.log, stop)
 
     return with_archive(settings, run)

@@ -19,6 +19,7 @@ from wado.errors import Unavailable
 BUSY_TIMEOUT_MS = 10_000
 """Only for foreign tools that write to the file: our own writers hold the lock."""
 
+_SYNCHRONOUS = {True: "PRAGMA synchronous=FULL", False: "PRAGMA synchronous=NORMAL"}
 JOURNAL_SIZE_LIMIT_BYTES = 16 << 20
 
 _alive: "WeakSet[WriteLock | SqliteFile]" = WeakSet()
@@ -125,8 +126,10 @@ class SqliteFile:
             pass  # make the tables, so that reading need not
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self, *, durable: bool | None = None) -> Iterator[sqlite3.Connection]:
         """Run a transaction; all of it is kept, or (after an exception) nothing.
+
+        `durable` overrides, for this transaction and all before it, what holds for the file.
 
         Raises
         ------
@@ -137,6 +140,8 @@ class SqliteFile:
             if self._writer is None:
                 self._writer = self._make()
             connection = self._writer
+            if durable is not None:
+                connection.execute(_SYNCHRONOUS[durable])
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -146,6 +151,9 @@ class SqliteFile:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+            finally:
+                if durable is not None:
+                    connection.execute(_SYNCHRONOUS[self._durable])
 
     def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Read rows, as of one moment.
@@ -191,7 +199,7 @@ class SqliteFile:
             self.path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
         )
         # WAL with NORMAL flushes at checkpoints only, yet a power cut never harms the file.
-        connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
+        connection.execute(_SYNCHRONOUS[self._durable])
         connection.execute(f"PRAGMA journal_size_limit={JOURNAL_SIZE_LIMIT_BYTES}")
         return connection
 

@@ -1,8 +1,9 @@
 """Where the frames of Pixel Data are in a stored file (PS3.5 §8.2 and §A.4)."""
 
 import itertools
+from array import array
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from struct import Struct, unpack
 from typing import Any, Self
@@ -53,10 +54,15 @@ class PixelData:
     encapsulated: bool
     number_of_frames: int
     frame_bits: int | None = None
-    fragments: tuple[int, ...] = ()
+    fragments: Sequence[int] = ()
     starts: tuple[int, ...] = ()
     deflated: bool = False
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        """Pack the fragments: a whole slide has a hundred thousand, and readers keep them."""
+        if self.fragments:
+            object.__setattr__(self, "fragments", array("Q", self.fragments))
 
     @property
     def frame_length(self) -> int | None:
@@ -116,7 +122,7 @@ class PixelData:
         }
         for name in ("encapsulated", "frame_bits", "fragments", "starts", "deflated", "reason"):
             if given := getattr(self, name):
-                value[name] = list(given) if isinstance(given, tuple) else given
+                value[name] = list(given) if isinstance(given, tuple | array) else given
         return value
 
     @classmethod
@@ -128,7 +134,7 @@ class PixelData:
             encapsulated=value.get("encapsulated", False),
             number_of_frames=value["frames"],
             frame_bits=value.get("frame_bits"),
-            fragments=tuple(value.get("fragments", ())),
+            fragments=value.get("fragments", ()),
             starts=tuple(value.get("starts", ())),
             deflated=value.get("deflated", False),
             reason=value.get("reason", ""),

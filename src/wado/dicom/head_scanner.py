@@ -19,12 +19,11 @@ from wado.dicom.elements import (
     tag_text,
 )
 from wado.dicom.sop_classes import transfer_syntax
+from wado.dicom.window import inflated_limit
 from wado.errors import CannotUnderstand
 
 MAX_VALUE_BYTES = 1024
 """Longest value of an identifying attribute that is kept; a longer one is refused."""
-MAX_INFLATED_BYTES = 1 << 36
-"""Where a deflated data set is taken for an attack: 64 GiB."""
 
 WANTED: Final = (0x00080016, 0x00080018, 0x00080020, 0x00100020, 0x0020000D, 0x0020000E)
 """SOP Class UID, SOP Instance UID, Study Date, Patient ID, Study and Series Instance UID."""
@@ -55,6 +54,7 @@ class HeadScanner:
     """
 
     __slots__ = (
+        "_deflated",
         "_inflated",
         "_inflater",
         "_last",
@@ -77,7 +77,7 @@ class HeadScanner:
         self._stops = _STOPS_BIG if syntax.big_endian else _STOPS_LITTLE
         self._mode = Mode.IMPLICIT if syntax.implicit else Mode.EXPLICIT
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS) if syntax.deflated else None
-        self._inflated = 0
+        self._deflated = self._inflated = 0
         self._started = False
         self._skip = 0
         self._tail = b""
@@ -138,14 +138,16 @@ class HeadScanner:
 
     def _inflate(self, data: bytes | memoryview) -> None:
         assert self._inflater is not None
+        self._deflated += len(data)
+        limit = inflated_limit(self._deflated)
         while not self._inflater.eof:
             try:
                 piece = self._inflater.decompress(data, _INFLATE_STEP)
             except zlib.error as e:
                 raise CannotUnderstand(f"the data set can't be inflated: {e}") from e
             self._inflated += len(piece)
-            if self._inflated > MAX_INFLATED_BYTES:
-                raise CannotUnderstand(f"the data set inflates to over {MAX_INFLATED_BYTES} bytes")
+            if self._inflated > limit:
+                raise CannotUnderstand(f"the data set inflates to over {limit} bytes")
             self._follow(piece)
             data = self._inflater.unconsumed_tail
             if not data and len(piece) < _INFLATE_STEP:

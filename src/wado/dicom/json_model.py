@@ -41,6 +41,8 @@ _SPECIAL = PIXELS | {
 }
 _LUT_DESCRIPTOR, _LUT_DATA = "00283002", 0x00283006
 _MAX_KEYS: Final = 1 << 16
+_MAX_ELEMENTS: Final = 2_000_000
+"""Elements and items of a data set: as objects each takes 300 bytes, though it may be empty."""
 
 
 class Irregular(Exception):
@@ -147,6 +149,7 @@ class Walk:
         self._special = _SPECIAL_RAW[big_endian]
         self._rules = rules_for(("",), big_endian=big_endian)
         self._depth = 0
+        self._count = 0
 
     def data_set(self, position: int, declared: Mode) -> Found:
         """Walk the top level, from `position` to the end of the file.
@@ -173,13 +176,20 @@ class Walk:
         run = self._run_implicit if mode is Mode.IMPLICIT else self._run_explicit
         while position < end:
             position = run(out, position, end)
+            self._check_count(len(out))
             if position < end:
                 position = self._element(out, position, end, mode, path)
                 if position < 0:  # an item delimiter stood before this position
                     position = ~position
                     break
         out.pop("", None)
+        self._count += len(out) + 1
+        self._check_count()
         return in_order(out), position
+
+    def _check_count(self, more: int = 0) -> None:
+        if self._count + more > _MAX_ELEMENTS:
+            raise CannotUnderstand(f"there are over {_MAX_ELEMENTS} elements and items")
 
     def _run_explicit(self, out: dict[str, Any], position: int, end: int) -> int:
         """Walk elements that nothing is special about, as long as the window holds them."""

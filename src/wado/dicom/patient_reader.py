@@ -19,6 +19,8 @@ from wado.dicom.window import Window
 from wado.errors import CannotUnderstand, WadoError
 
 _MAX_SEQUENCE_BYTES = 1 << 26
+_MAX_READ_BYTES = 1 << 24
+"""Metadata that pydicom may read: as its objects they take fifty times as much."""
 _CHARACTER_SET = "00080005"
 _TRAILING_PADDING = 0xFFFCFFFC
 
@@ -29,9 +31,13 @@ class _Store:
     def __init__(self, window: Window) -> None:
         self.window = window
         self.failure: Exception | None = None
+        self._left = _MAX_READ_BYTES
 
     def bytes_at(self, position: int, length: int) -> bytes:
+        self._left -= length
         try:
+            if self._left < 0:
+                raise CannotUnderstand(f"over {_MAX_READ_BYTES} bytes of irregular metadata")
             return self.window.bytes_at(position, length)
         except (WadoError, OSError) as e:
             self.failure = e

@@ -17,7 +17,17 @@ PADDING = bytes(16)
 """Behind the last window, so that a header can be unpacked before its length is checked."""
 
 _INFLATE_STEP = 1 << 16
-_MAX_INFLATED_BYTES = 1 << 36
+_MOST_INFLATED_BYTES = 1 << 30
+_MOST_INFLATED_TIMES = 20
+
+
+def inflated_limit(deflated: int) -> int:
+    """Length beyond which a data set of `deflated` bytes is taken for an attack.
+
+    Images shrink to a half or a third, by which a small file never gets large; blank ones shrink
+    a thousand times, but aren't large.
+    """
+    return max(_MOST_INFLATED_BYTES, deflated * _MOST_INFLATED_TIMES)
 
 
 class Window:
@@ -121,9 +131,10 @@ class InflatedReader:
         CannotUnderstand
             The stream is not complete, or not a deflated one.
         """
+        limit = inflated_limit(self._file_size - self._offset)
         while self._advance():
-            if self._base > _MAX_INFLATED_BYTES:
-                raise CannotUnderstand(f"the data set inflates to over {_MAX_INFLATED_BYTES} bytes")
+            if self._base > limit:
+                raise CannotUnderstand(f"the data set inflates to over {limit} bytes")
         total = self._base + len(self._piece)
         self._rewind()
         return total

@@ -1,5 +1,6 @@
 """wado-consumer: catalogues what `storage_queue` announces, and loads the warehouse."""
 
+import time
 from threading import Event, Thread
 
 from wado.archive.catalogue import catalogue_batch
@@ -13,6 +14,7 @@ from wado.telemetry import get_logger
 _log = get_logger("consumer")
 _CATALOGUE_GROUP = "wado-consumer"
 _LOADER_GROUP = "wado-warehouse"
+_LONGEST_PAUSE_S = 0.03
 _FIRST_BACK_OFF_S = 0.2
 _LONGEST_BACK_OFF_S = 10.0
 
@@ -62,9 +64,14 @@ def catalogue_storage(archive: Archive, settings: ConsumerSettings, stop: Event)
             for batch in archive.log.read(
                 Topic.STORAGE, _CATALOGUE_GROUP, stop, max_messages=settings.batch_messages
             ):
+                began = time.monotonic()
                 catalogue_batch(archive, journals, batch)
                 batch.commit()
                 patience.reset()
+                if len(batch.messages) < settings.batch_messages // 2:
+                    # Each batch costs some flushes, and those who wait for an acknowledgement wait
+                    # for the same disk: half of the time is theirs, until there is a backlog.
+                    stop.wait(min(time.monotonic() - began, _LONGEST_PAUSE_S))
         except (Unavailable, OutOfResources) as e:
             patience.wait(e)
 

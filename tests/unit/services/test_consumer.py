@@ -54,7 +54,7 @@ def run_until(archive: Archive, done: Callable[[], bool]) -> None:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        wait_until(lambda: bool(failures) or done(), timeout_s=20, reason="done")
+        wait_until(lambda: bool(failures) or done(), timeout_s=60, reason="done")
     finally:
         stop.set()
         thread.join(20)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rsgi import RsgiProtocol, RsgiScope
 from wado.errors import NotFound, Unavailable
 from wado.services.server import pages
 from wado.services.server.app import application
@@ -18,46 +19,6 @@ from wado.services.server.dispatch import error_answer
 from wado.services.server.openapi import document
 from wado.services.server.routes import ROUTES, find
 from wado.services.server.service import Service, open_service
-
-
-class RequestHeaders(dict[str, str]):
-    """Headers as granian gives them."""
-
-
-class RsgiScope:
-    """The head of a request as granian gives it."""
-
-    proto, http_version, scheme, authority = "http", "1.1", "http", None
-    server, client, query_string = "127.0.0.1:8080", "127.0.0.9:5000", "a=b"
-
-    def __init__(self, method: str, path: str, **headers: str) -> None:
-        self.method, self.path = method, path
-        self.headers = RequestHeaders({"host": "example:8080", **headers})
-
-
-class RsgiProtocol:
-    """Takes one response; its request body comes in two pieces."""
-
-    def __init__(self) -> None:
-        self.status, self.body = 0, b""
-        self.headers: dict[str, str] = {}
-
-    async def __aiter__(self) -> Any:
-        yield b"one "
-        yield b"two"
-
-    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        self.status, self.headers, self.body = status, dict(headers), bytes(body)
-
-    def response_empty(self, status: int, headers: list[tuple[str, str]]) -> None:
-        self.response_bytes(status, headers, b"")
-
-    def response_stream(self, status: int, headers: list[tuple[str, str]]) -> "RsgiProtocol":
-        self.response_bytes(status, headers, b"")
-        return self
-
-    async def send_bytes(self, data: bytes) -> None:
-        self.body += data
 
 
 def body_of(answer: Answer) -> bytes:

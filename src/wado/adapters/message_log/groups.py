@@ -58,7 +58,10 @@ class Groups:
     """Offsets and dead letters of all groups, in one file."""
 
     def __init__(self, path: Path, *, durable: bool, partitions: int) -> None:
-        self._file = SqliteFile(path, durable=durable, schema=_SCHEMA)
+        # A power cut may take the last commits: then batches come again, which readers bear with.
+        # Not flushing for them leaves the disk to those who wait for an acknowledgement.
+        self._durable = durable
+        self._file = SqliteFile(path, durable=False, schema=_SCHEMA)
         with self._file.write() as connection:
             connection.execute(_SET_LAYOUT, (partitions,))
         self.partitions: int = self._file.fetch("SELECT partitions FROM layout")[0][0]
@@ -94,7 +97,7 @@ class Groups:
 
     def reject(self, group: str, message: Delivered, reason: str) -> None:
         """Keep a message as a dead letter, once."""
-        with self._file.write() as connection:
+        with self._file.write(durable=self._durable) as connection:
             at = datetime.now(UTC).isoformat(timespec="microseconds")
             connection.execute(
                 _REJECT, (*_identity(group, message), message.key, message.body, reason, at)

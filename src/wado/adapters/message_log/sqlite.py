@@ -243,7 +243,7 @@ class _Batch:
         return f"{first.topic}-{first.partition}-{first.offset}-{last.offset}"
 
     def commit(self) -> None:
-        """Move the group's offset behind the batch; durable on return."""
+        """Move the group's offset behind the batch; outlives the process."""
         last = self.messages[-1]
         self._groups.commit(self._group, last.topic, last.partition, last.offset + 1)
 

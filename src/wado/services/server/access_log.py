@@ -7,44 +7,57 @@ and counted, never waited for. Metrics are counted in the same thread, off the h
 import os
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from threading import Event, Thread
+from time import perf_counter, time
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
+import orjson
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from wado.errors import WadoError
 from wado.ports import Archive, Message
-from wado.records import Topic, WadoAccessLog
+from wado.records import Topic
 from wado.telemetry import get_logger
 
 _MAX_WAITING = 50_000
 _MAX_BATCH = 1000
 _LINES_OF_A_MESSAGE = 100
 _INTERVAL_S = 0.25
+_MAX_TEXT = 4096
+"""Of longer paths, queries and user agents the beginnings are kept: the queue is bounded."""
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
-@dataclass(slots=True)
-class Access:
-    """One request that was answered; `started` and `duration_s` in seconds."""
+class Target(NamedTuple):
+    """What was asked for, by whom; `route` is the path template."""
 
     tenant_id: str
     method: str
     route: str
     path: str
     query: str
+    user_name: str
+
+
+class Access(NamedTuple):
+    """One request that was answered; cheap to make, all else is worked out off the hot path.
+
+    `started` and `ended` are of `time.perf_counter`; `client` is ``address:port``. Without a
+    `trace_id` it is given one.
+    """
+
+    target: Target
     status: int
     bytes_sent: int
     started: float
-    duration_s: float
+    ended: float
     client: str
     user_agent: str
-    user_name: str
-    trace_id: str
+    trace_id: str = ""
 
 
 class AccessLog:
@@ -90,7 +103,10 @@ class AccessLog:
     def add(self, access: Access) -> None:
         """Take an entry; never waits."""
         if len(self._queue) < _MAX_WAITING:
-            self._queue.append(access)
+            target = access.target
+            length = len(target.path) + len(target.query) + len(target.method)
+            is_long = length + len(access.user_agent) > _MAX_TEXT
+            self._queue.append(_shortened(access) if is_long else access)
         else:
             self._dropped.inc()
 
@@ -107,49 +123,66 @@ class AccessLog:
     def _count(self, batch: Sequence[Access]) -> None:
         by_route: dict[tuple[str, str, int], list[Access]] = defaultdict(list)
         for access in batch:
-            by_route[access.method, access.route, access.status].append(access)
+            method = access.target.method
+            known = method if method in _METHODS else "other"
+            by_route[known, access.target.route, access.status].append(access)
         for (method, route, status), accesses in by_route.items():
             self._requests.labels(method, route, str(status)).inc(len(accesses))
             self._bytes.labels(route).inc(sum(access.bytes_sent for access in accesses))
             seconds = self._seconds.labels(route)
             for access in accesses:
-                seconds.observe(access.duration_s)
+                seconds.observe(access.ended - access.started)
 
     def _publish(self, batch: Sequence[Access]) -> bool:
         """Publish; False (and the batch is dropped) if the log is down."""
         try:
-            self._archive.log.publish(_messages(batch))
+            self._archive.log.publish(self._messages(batch))
         except WadoError as e:
             self._dropped.inc(len(batch))
             self._logger.warning("access log not written", entries=len(batch), reason=str(e))
             return False
         return True
 
+    def _messages(self, batch: Sequence[Access]) -> Iterator[Message]:
+        """Put the records of a tenant into few messages, a line each: appending costs most."""
+        epoch = time() - perf_counter()
+        by_tenant: dict[str, list[bytes]] = defaultdict(list)
+        for access in batch:
+            trace_id = access.trace_id or self.new_trace_id()
+            by_tenant[access.target.tenant_id].append(line_of(access, epoch, trace_id))
+        for tenant_id, lines in by_tenant.items():
+            for start in range(0, len(lines), _LINES_OF_A_MESSAGE):
+                body = b"\n".join(lines[start : start + _LINES_OF_A_MESSAGE])
+                yield Message(Topic.WEBAPI_ACCESS, tenant_id, body)
 
-def _messages(batch: Sequence[Access]) -> Iterator[Message]:
-    """Put the records of a tenant into few messages, one to a line: appending each costs most."""
-    by_tenant: dict[str, list[bytes]] = defaultdict(list)
-    for access in batch:
-        by_tenant[access.tenant_id].append(_record(access).to_json())
-    for tenant_id, lines in by_tenant.items():
-        for start in range(0, len(lines), _LINES_OF_A_MESSAGE):
-            body = b"\n".join(lines[start : start + _LINES_OF_A_MESSAGE])
-            yield Message(Topic.WEBAPI_ACCESS, tenant_id, body)
 
+def line_of(access: Access, epoch: float, trace_id: str) -> bytes:
+    """Write the `WadoAccessLog` of a request; `epoch` is when `perf_counter` was 0.
 
-def _record(access: Access) -> WadoAccessLog:
-    at = datetime.fromtimestamp(access.started, UTC).isoformat(timespec="microseconds")
-    return WadoAccessLog(
-        tenant_id=access.tenant_id,
-        requested_at=at,
-        trace_id=access.trace_id,
-        method=access.method,
-        path=access.path,
-        query=access.query,
-        status=access.status,
-        bytes_sent=access.bytes_sent,
-        duration_ms=round(access.duration_s * 1000, 3),
-        user_name=access.user_name,
-        remote_address=access.client,
-        user_agent=access.user_agent,
+    The record itself is not made: that took most of the time that a request costs here.
+    """
+    target = access.target
+    return orjson.dumps(
+        {
+            "tenant_id": target.tenant_id,
+            "requested_at": datetime.fromtimestamp(epoch + access.started, UTC),
+            "trace_id": trace_id,
+            "method": target.method,
+            "path": target.path,
+            "query": target.query,
+            "status": access.status,
+            "bytes_sent": access.bytes_sent,
+            "duration_ms": round((access.ended - access.started) * 1000, 3),
+            "user_name": target.user_name,
+            "remote_address": access.client.rpartition(":")[0],
+            "user_agent": access.user_agent,
+        }
     )
+
+
+def _shortened(access: Access) -> Access:
+    target, longest = access.target, _MAX_TEXT // 4
+    shorter = target._replace(
+        method=target.method[:longest], path=target.path[:longest], query=target.query[:longest]
+    )
+    return access._replace(target=shorter, user_agent=access.user_agent[:longest])

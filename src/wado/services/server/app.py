@@ -7,10 +7,11 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from threading import Event
-from time import perf_counter, time
+from time import perf_counter
 
 import uvloop
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.embed import Server
 from starlette.applications import Starlette
@@ -20,7 +21,7 @@ from starlette.routing import Route as StarletteRoute
 
 from wado.errors import OutOfResources
 from wado.ports import Archive
-from wado.services.server.access_log import Access
+from wado.services.server.access_log import Access, Target
 from wado.services.server.calls import Answer, Call
 from wado.services.server.delivery import WHOLE_BYTES, chunks, whole
 from wado.services.server.direct import rsgi_application
@@ -31,6 +32,11 @@ from wado.settings import ServerSettings
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _POLL_S = 0.1
+_FILE_THREADS = 128
+"""Threads in which granian reads pipes and files; one would let one slow pipe stop the others."""
+_MAX_CONNECTIONS = 8192
+_HEADER_TIMEOUT_MS = 15_000
+"""How long a head may take, and a connection may be idle."""
 _SWITCH_INTERVAL_S = 0.0005
 """Requests give up the interpreter at each read; a busy thread must hand it back soon."""
 
@@ -47,25 +53,27 @@ def application(service: Service) -> Starlette:
 
 def _endpoint(service: Service, resource: Resource) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        started, clock = time(), perf_counter()
+        started = perf_counter()
         trace_id = service.access_log.new_trace_id()
         call = _call(service, request)
         answer = await handle(service, call, resource, request.stream(), trace_id)
         response, sent = await _response(service, call, answer)
         service.access_log.add(
             Access(
-                call.tenant_id,
-                call.method,
-                resource.path,
-                call.path,
-                call.query,
+                Target(
+                    call.tenant_id,
+                    call.method,
+                    resource.path,
+                    call.path,
+                    call.query,
+                    call.user_name,
+                ),
                 answer.status,
                 sent,
                 started,
-                perf_counter() - clock,
-                call.client,
+                perf_counter(),
+                f"{call.client}:",
                 call.headers.get("user-agent") or "",
-                call.user_name,
                 trace_id,
             )
         )
@@ -97,7 +105,7 @@ async def _response(service: Service, call: Call, answer: Answer) -> tuple[Respo
     if empty:
         response = Response(status_code=answer.status)
     elif length is not None and length <= WHOLE_BYTES:
-        response = Response(bytes(await whole(service, answer)), answer.status)
+        response = Response(await whole(service, answer), answer.status)
     else:
         response = StreamingResponse(_body(service, answer), answer.status)
     if empty and answer.status not in (204, 304) and length is not None:
@@ -165,6 +173,11 @@ def check_port(settings: ServerSettings, *, alone: bool = False) -> None:
             ) from e
 
 
+def _connections() -> int:
+    """How many connections there may be: half of the open files that the system lets us have."""
+    return min(_MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+
+
 async def _serve(service: Service, stop: Event) -> None:
     server = Server(
         rsgi_application(service, application(service)),
@@ -175,6 +188,11 @@ async def _serve(service: Service, stop: Event) -> None:
         log_enabled=False,
         log_level=LogLevels.warning,
         backlog=1024,
+        backpressure=_connections(),
+        # HTTP/2 is for proxies: telling it from HTTP/1 would wait for the first byte for ever.
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=_HEADER_TIMEOUT_MS),
+        runtime_blocking_threads=_FILE_THREADS,
     )
     # The embedded server has no option for it: what hangs is left behind after so many seconds.
     server.workers_kill_timeout = 3
@@ -183,4 +201,5 @@ async def _serve(service: Service, stop: Event) -> None:
         await asyncio.wait([serving], timeout=_POLL_S)
     if not serving.done():
         server.stop()  # type: ignore[no-untyped-call]  # granian does not annotate it
-    await serving
+    with suppress(TimeoutError):  # clients that sleep are left behind
+        await serving

@@ -5,14 +5,15 @@ A `Call` is made from an RSGI scope on the hot routes and from a Starlette reque
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote
 
 import orjson
 
+from wado.archive.journal import Journals, SeriesView
 from wado.archive.pieces import Piece, piece_length
 from wado.dicom.media_types import DICOM_JSON
 from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef, validate_tenant_id, validate_uid
@@ -149,11 +150,24 @@ def tenant_of(value: str) -> str:
     return validate_tenant_id(value)
 
 
+class Basis(NamedTuple):
+    """What an answer was made from; it may be given again while `look` still finds `view`.
+
+    `look` is `Journals.view`, or `Journals.recent` for what can't change unless it is gone.
+    `in_memory` asks to keep the body, too.
+    """
+
+    view: SeriesView
+    look: Callable[[Journals, SeriesRef], SeriesView | None]
+    in_memory: bool = False
+
+
 @dataclass(slots=True)
 class Answer:
     """A response: `pieces` are its body; `stream` stands instead if the body is made on the way.
 
-    `length` is given for a `stream` whose length is known.
+    `length` is given for a `stream` whose length is known. With a `basis` it may be given again to
+    who asks the same.
     """
 
     status: int = 200
@@ -161,6 +175,7 @@ class Answer:
     pieces: Sequence[Piece] = ()
     stream: Iterable[Piece] | None = None
     length: int | None = None
+    basis: Basis | None = None
 
     @property
     def body_length(self) -> int | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
+from io import BytesIO
 
 from wado.archive.pieces import Computed, OpenFiles, Piece, cut, piece_length
 from wado.services.server.calls import Answer
@@ -9,10 +10,10 @@ from wado.services.server.service import Service
 
 WHOLE_BYTES = 4 << 20
 """Bodies up to this size are read at once: one system call, and no change of threads."""
-_CHUNK_BYTES = 512 << 10
+CHUNK_BYTES = 512 << 10
 
 
-async def whole(service: Service, answer: Answer) -> bytes | bytearray:
+async def whole(service: Service, answer: Answer) -> bytes:
     """Read the body: on the event loop if all of it lies in memory, else in a thread.
 
     Raises
@@ -23,26 +24,33 @@ async def whole(service: Service, answer: Answer) -> bytes | bytearray:
     pieces = answer.pieces
     if len(pieces) == 1 and isinstance(pieces[0], bytes):
         return pieces[0]
-    # One allocation of the final length: joining pieces after would cost more than reading them.
-    body = bytearray(sum(map(piece_length, pieces)))
-    if not _filled(body, pieces, service.files.read_at_once):
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(service.threads, _filled, body, pieces, service.files.read_into)
-    return body
+    length = sum(map(piece_length, pieces))
+    if not length:
+        return b""
+    # Joining pieces would copy them once more, and granian copies all that is not `bytes`. This
+    # buffer becomes `bytes` without a copy, as it is written to its end and nothing else holds it.
+    buffer = BytesIO()
+    buffer.seek(length - 1)
+    buffer.write(b"\0")
+    with buffer.getbuffer() as body:
+        if not _filled(body, pieces, service.files.read_at_once):
+            read = service.files.read_into
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(service.threads, _filled, body, pieces, read)
+    return buffer.getvalue()
 
 
 def _filled(
-    body: bytearray, pieces: Sequence[Piece], read: Callable[[Piece, memoryview], bool | None]
+    body: memoryview, pieces: Sequence[Piece], read: Callable[[Piece, memoryview], bool | None]
 ) -> bool:
     """Fill the body piece by piece; False if `read` gave up."""
     at = 0
-    with memoryview(body) as view:
-        for piece in pieces:
-            end = at + piece_length(piece)
-            with view[at:end] as target:
-                if read(piece, target) is False:
-                    return False
-            at = end
+    for piece in pieces:
+        end = at + piece_length(piece)
+        with body[at:end] as target:
+            if read(piece, target) is False:
+                return False
+        at = end
     return True
 
 
@@ -67,19 +75,19 @@ async def chunks(service: Service, answer: Answer) -> AsyncGenerator[bytearray]:
 
 def _chunks(files: OpenFiles, pieces: Iterable[Piece]) -> Generator[bytearray]:
     """Fill buffers with what the pieces are together; all chunks but the last are full."""
-    buffer, other = bytearray(_CHUNK_BYTES), bytearray(_CHUNK_BYTES)
+    buffer, other = bytearray(CHUNK_BYTES), bytearray(CHUNK_BYTES)
     filled = 0
     for piece in pieces:
         if isinstance(piece, Computed):
             piece = files.bytes_of(piece)  # noqa: PLW2901 - once, not for each chunk of it
         start, length = 0, piece_length(piece)
         while start < length:
-            count = min(length - start, _CHUNK_BYTES - filled)
+            count = min(length - start, CHUNK_BYTES - filled)
             (part,) = cut((piece,), start, start + count)
             with memoryview(buffer) as view, view[filled : filled + count] as target:
                 files.read_into(part, target)
             start, filled = start + count, filled + count
-            if filled == _CHUNK_BYTES:
+            if filled == CHUNK_BYTES:
                 yield buffer
                 buffer, other, filled = other, buffer, 0
     if filled:

@@ -49,6 +49,8 @@ def _search(service: Service, call: Call, level: Level) -> Answer:
     )
     answer.headers += [warning(text) for text in parsed.warnings]
     if found.more:
-        text = f"There are additional results that can be requested beyond these {query.limit}"
+        text = (
+            f"There are additional results that can be requested beyond these {len(found.objects)}"
+        )
         answer.headers.append(warning(text))
     return answer

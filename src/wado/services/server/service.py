@@ -12,6 +12,8 @@ from wado.archive.pieces import OpenFiles
 from wado.archive.store import Committer
 from wado.ports import Archive
 from wado.services.server.access_log import AccessLog
+from wado.services.server.outflow import Pipes
+from wado.services.server.prepared import PreparedAnswers
 from wado.settings import ServerSettings
 
 THREADS = 8
@@ -27,11 +29,13 @@ class Service:
     default_tenant: str
     journals: Journals
     files: OpenFiles
+    prepared: PreparedAnswers
     committer: Committer
     access_log: AccessLog
     registry: CollectorRegistry
     threads: ThreadPoolExecutor
     intake: ThreadPoolExecutor
+    pipes: Pipes
 
 
 @contextmanager
@@ -53,15 +57,18 @@ def open_service(
             stack.enter_context(ThreadPoolExecutor(THREADS, thread_name_prefix=name))
             for name in ("server", "intake")
         )
+        journals = Journals(archive.store)
         yield Service(
             archive,
             settings,
             default_tenant,
-            Journals(archive.store),
+            journals,
             files,
+            PreparedAnswers(journals, settings.tenant_header),
             committer,
             access_log,
             registry,
             threads,
             intake,
+            stack.enter_context(Pipes(stall_timeout_s=settings.stall_timeout_s)),
         )

@@ -21,7 +21,7 @@ from wado.dicom.media_types import (
 )
 from wado.dicom.multipart import MultipartReader, PartBegin, PartData, PartEnd
 from wado.dicom.uids import InstanceRef, StudyRef
-from wado.errors import InvalidRequest, NotAcceptable, UnsupportedMediaType, WadoError
+from wado.errors import InvalidRequest, NotAcceptable, TooLarge, UnsupportedMediaType, WadoError
 from wado.services.server.calls import Answer, Call, dicom_json_answer, warning
 from wado.services.server.service import Service
 from wado.telemetry import get_logger
@@ -32,6 +32,8 @@ _MAX_PENDING = 64
 """Parts that await their flush at a time; each is an open file."""
 _POLL_S = 0.01
 _MAX_WARNINGS = 10
+_MAX_FAILURES = 10_000
+"""Parts that fail before the request as a whole does: each is remembered and answered."""
 _WHOLE_ANSWER = frozenset({413, 415, 503})
 """If nothing was stored and all failed so, the answer as a whole says so."""
 
@@ -44,11 +46,14 @@ async def store(service: Service, call: Call, body: AsyncIterable[bytes]) -> Ans
     offer = select(acceptable(call.headers.get("accept"), call.accept_parameter), _OFFERS)
     if offer is None:
         raise NotAcceptable(f"the answer can be had as {DICOM_JSON}")
+    coding = (call.headers.get("content-encoding") or "identity").strip().lower()
+    if coding != "identity":
+        raise UnsupportedMediaType(f"bodies with Content-Encoding {coding[:40]} are not stored")
     study = call.study if "study" in call.params else None
     upload = Upload(service, call, study)
     loop = asyncio.get_running_loop()
     try:
-        async for data in _gathered(body):
+        async for data in _gathered(body, service.settings.stall_timeout_s):
             await loop.run_in_executor(service.intake, upload.feed, data)
         await loop.run_in_executor(service.intake, upload.finish)
     except BaseException:
@@ -58,10 +63,10 @@ async def store(service: Service, call: Call, body: AsyncIterable[bytes]) -> Ans
     return _answer(call, upload, study, offer.media_type)
 
 
-async def _gathered(body: AsyncIterable[bytes]) -> AsyncIterable[bytes]:
+async def _gathered(body: AsyncIterable[bytes], stall_timeout_s: float) -> AsyncIterable[bytes]:
     held: list[bytes] = []
     size = 0
-    async for data in body:
+    async for data in _steady(body, stall_timeout_s):
         held.append(data)
         size += len(data)
         if size >= _FEED_BYTES:
@@ -69,6 +74,20 @@ async def _gathered(body: AsyncIterable[bytes]) -> AsyncIterable[bytes]:
             held, size = [], 0
     if held:
         yield b"".join(held)
+
+
+async def _steady(body: AsyncIterable[bytes], stall_timeout_s: float) -> AsyncIterable[bytes]:
+    """Pass a body on; a client that sends nothing for so long is not waited for."""
+    pieces = aiter(body)
+    while True:
+        try:
+            async with asyncio.timeout(stall_timeout_s):
+                data = await anext(pieces)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as e:
+            raise InvalidRequest(f"no more of the body came for {stall_timeout_s:g} s") from e
+        yield data
 
 
 @dataclass(slots=True)
@@ -212,6 +231,8 @@ class Upload:
             self._results.stored.append(_Done(reception.ref, reception.sop_class_uid))
 
     def _note(self, failure: _Failure) -> None:
+        if len(self._results.failed) >= _MAX_FAILURES:
+            raise TooLarge(f"over {_MAX_FAILURES} parts of the request can't be stored")
         self._results.failed.append(failure)
         _log.warning(
             "instance not stored",

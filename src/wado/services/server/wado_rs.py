@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from wado.archive import retrieve
+from wado.archive.journal import Journals
 from wado.archive.pieces import Part, Piece, cut
 from wado.archive.retrieve import Document, Item
 from wado.dicom.media_types import (
@@ -17,10 +18,19 @@ from wado.dicom.media_types import (
 )
 from wado.dicom.multipart import boundary_of, closing, content_type, part_head
 from wado.errors import InvalidRequest, NotAcceptable
-from wado.services.server.calls import CROSS_ORIGIN, Answer, Call, matches_etag, one_range
+from wado.services.server.calls import (
+    CROSS_ORIGIN,
+    Answer,
+    Basis,
+    Call,
+    matches_etag,
+    one_range,
+)
 from wado.services.server.service import Service
 
 _MAX_FRAMES = 10_000
+_MAX_KEPT_FRAMES = 4
+"""Of how many parts an answer may be that is kept: each takes memory."""
 _IMMUTABLE = ("cache-control", "private, max-age=31536000, immutable")
 _REVALIDATE = ("cache-control", "private, no-cache")
 _RANGES = ("accept-ranges", "bytes")
@@ -43,7 +53,10 @@ def series(service: Service, call: Call) -> Answer:
 
 def instance(service: Service, call: Call) -> Answer:
     """Retrieve an instance, byte for byte as it was received."""
-    return _instances(service, call, [retrieve.item(service.journals, call.instance)])
+    found = retrieve.item(service.journals, call.instance)
+    answer = _instances(service, call, [found])
+    answer.basis = _basis(found)
+    return answer
 
 
 def _instances(service: Service, call: Call, items: Sequence[Item]) -> Answer:
@@ -82,11 +95,12 @@ def frames(service: Service, call: Call) -> Answer:
     if offer is None:
         raise NotAcceptable(f"the frames can be had as {offers[0].content_type}")
     parts = [
-        Part(offer.content_type, retrieve.frame(service.archive, found, number))
-        for number in numbers
+        Part(offer.content_type, pieces)
+        for pieces in retrieve.frames(service.archive, found, numbers)
     ]
     identity = (found.entry.digest, call.params["frames"], offer.media_type)
     answer = _answer(call, parts, identity, multipart=offer.multipart)
+    answer.basis = _basis(found) if len(numbers) <= _MAX_KEPT_FRAMES else None
     answer.headers.append(_caching(service))
     return answer
 
@@ -117,6 +131,7 @@ def bulk_data(service: Service, call: Call) -> Answer:
     parts = [Part(offer.content_type, pieces, location) for pieces in values]
     identity = (found.entry.digest, call.params["path"], offer.media_type)
     answer = _answer(call, parts, identity, multipart=offer.multipart)
+    answer.basis = _basis(found) if len(parts) <= _MAX_KEPT_FRAMES else None
     answer.headers.append(_caching(service))
     return answer
 
@@ -173,7 +188,8 @@ def _metadata(call: Call, find: Callable[..., Document]) -> Answer:
         return Answer(304, headers)
     if document.gzipped:
         headers.append(("content-encoding", "gzip"))
-    return Answer(200, headers, document.pieces, stream=document.stream)
+    basis = Basis(document.view, Journals.view, in_memory=True) if document.view else None
+    return Answer(200, headers, document.pieces, stream=document.stream, basis=basis)
 
 
 # ------------------------------------------------------------------ what they share
@@ -181,6 +197,10 @@ def _metadata(call: Call, find: Callable[..., Document]) -> Answer:
 
 def _acceptable(call: Call) -> tuple[MediaRange, ...]:
     return acceptable(call.headers.get("accept"), call.accept_parameter)
+
+
+def _basis(found: Item) -> Basis:
+    return Basis(found.view, Journals.recent)
 
 
 def _caching(service: Service) -> tuple[str, str]:

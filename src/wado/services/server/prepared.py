@@ -1,0 +1,135 @@
+"""Prepared answers: who asks the same again is answered without parsing, routing or negotiation.
+
+An answer that names its `Basis` is kept, and given again only while that holds: it ends with the
+next append, replacement or deletion in its series. Its key holds everything of a GET request that
+handlers are shown, the tenant's header among it, so that an answer can't reach a request that
+would not have been given the same.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from wado.archive.journal import Journals
+from wado.services.server.access_log import Target
+from wado.services.server.bridge import Scope
+from wado.services.server.calls import Answer
+
+_MAX_BYTES = 12 << 20
+_LARGEST_SHARE = 4
+"""No answer takes more than this part of the memory: one would drive out all others."""
+_FIXED_BYTES = 2500
+"""An answer without its body: key, headers, pieces; measured."""
+_SMALL_BYTES = 16 << 10
+"""Bodies up to this size cost more to read again than the memory they take."""
+_KEPT_STATUSES = frozenset({200, 206})
+
+_SHOWN: Final = (
+    "accept",
+    "accept-encoding",
+    "host",
+    "range",
+    "if-range",
+    "if-none-match",
+    "forwarded",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-prefix",
+)
+
+
+class Key(NamedTuple):
+    """All of a GET request that decides its answer; `headers` are in the order of `names`."""
+
+    path: str
+    query: str
+    scheme: str
+    authority: str | None
+    server: str
+    headers: tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An answer to give again, while its basis holds.
+
+    `body` is there if it is kept in memory, else the pieces of the answer are read each time.
+    """
+
+    answer: Answer
+    target: Target
+    body: bytes | None = None
+
+
+class PreparedAnswers:
+    """Keeps answers, those used last, in bounded memory; used on the event loop alone."""
+
+    def __init__(
+        self, journals: Journals, tenant_header: str, *, max_bytes: int = _MAX_BYTES
+    ) -> None:
+        self._journals = journals
+        self._names = (tenant_header, *_SHOWN)
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._kept: OrderedDict[Key, Prepared] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def key(self, scope: Scope) -> Key:
+        """Make the key of a request."""
+        get = scope.headers.get
+        return Key(
+            scope.path,
+            scope.query_string,
+            scope.scheme,
+            scope.authority,
+            scope.server,
+            tuple([get(name) for name in self._names]),  # a list first: twice as fast
+        )
+
+    def shown(self, key: Key) -> dict[str, str]:
+        """Give the headers that a handler may see: those of the key."""
+        pairs = zip(self._names, key.headers, strict=True)
+        return {name: value for name, value in pairs if value is not None}
+
+    def get(self, key: Key) -> Prepared | None:
+        """Find the answer to a request, if it still holds."""
+        found = self._kept.get(key)
+        if found is None:
+            return None
+        if not self._holds(found):
+            self.forget(key)
+            return None
+        self._kept.move_to_end(key)
+        return found
+
+    def keep(self, key: Key, answer: Answer, target: Target, body: bytes) -> None:
+        """Keep an answer that may be given again, unless its series changed meanwhile."""
+        if answer.status not in _KEPT_STATUSES or answer.basis is None:
+            return
+        in_memory = answer.basis.in_memory or len(body) <= _SMALL_BYTES
+        prepared = Prepared(answer, target, body if in_memory else None)
+        size = _size(key, prepared)
+        if size * _LARGEST_SHARE > self._max_bytes or not self._holds(prepared):
+            return
+        self.forget(key)
+        self._kept[key] = prepared
+        self._bytes += size
+        while self._bytes > self._max_bytes:
+            self._bytes -= _size(*self._kept.popitem(last=False))
+
+    def _holds(self, prepared: Prepared) -> bool:
+        basis = prepared.answer.basis
+        return basis is not None and basis.look(self._journals, basis.view.ref) is basis.view
+
+    def forget(self, key: Key) -> None:
+        """Drop an answer."""
+        found = self._kept.pop(key, None)
+        if found is not None:
+            self._bytes -= _size(key, found)
+
+
+def _size(key: Key, prepared: Prepared) -> int:
+    named = sum(len(value) for value in (key.path, key.query, *key.headers) if value)
+    return _FIXED_BYTES + named + (len(prepared.body) if prepared.body is not None else 0)

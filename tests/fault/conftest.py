@@ -1,0 +1,30 @@
+"""One archive that all hostile tests attack in turn."""
+
+from collections.abc import Iterator
+
+import pytest
+
+import synthetic
+from hostile import END, HEAD, dimse, files, stow, unharmed
+from service import RunningArchive
+
+
+@pytest.fixture(scope="session")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningArchive]:
+    """One archive that suffers all of it; what it keeps must be right at the end."""
+    with RunningArchive(tmp_path_factory.mktemp("hostile") / "data") as archive:
+        good = synthetic.ct(study="warm", series="warm", patient_id="warm")
+        assert stow(archive, HEAD + synthetic.part10(good) + END)[0] == 200
+        assert dimse(archive, synthetic.data_set(good), good.SOPInstanceUID).status == 0
+        yield archive
+        check = archive.wado("check", "--deep", "--root", str(archive.root))
+        assert check.returncode == 0, check.stdout + check.stderr
+
+
+@pytest.fixture
+def unmoved(attacked: RunningArchive) -> Iterator[RunningArchive]:
+    """The archive, before and after what must leave no trace."""
+    before = files(attacked)
+    with unharmed(attacked):
+        yield attacked
+    assert files(attacked) == before, "something that was refused is there"
