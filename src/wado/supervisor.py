@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import multiprocessing.connection
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -209,6 +210,8 @@ class RunLock:
             raise Unavailable(f"{self._path.parent.parent} is in use by {holder}") from e
         os.ftruncate(self._fd, 0)
         os.write(self._fd, f"{self._purpose} (pid {os.getpid()})\n".encode())
+        for left in self._path.parent.glob("server-*"):  # pipes of servers that were killed
+            shutil.rmtree(left, ignore_errors=True)
         return self
 
     def __exit__(self, *_exception: object) -> None:

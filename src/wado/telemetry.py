@@ -17,13 +17,13 @@ class _Patient:
 
     def write(self, text: str) -> int:
         """Write, if it can be."""
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # full, or closed
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Flush, if it can be."""
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # full, or closed
             self._stream.flush()
 
 

@@ -64,7 +64,10 @@ class Large:
         self.size = size
         self.fragments = fragments
         self.transfer_syntax_uid = RLE if fragments else EXPLICIT
-        self.common = {"patient_id": f"{name}-{fragments}", "study": f"{name}-{fragments}"}
+        self.common: dict[str, Any] = {
+            "patient_id": f"{name}-{fragments}",
+            "study": f"{name}-{fragments}",
+        }
         self.ds: Dataset = synthetic.instance(SOP_CLASS, series="large", **self.common)
 
     @property

@@ -53,7 +53,7 @@ def ct(replacing: Archive) -> Dataset:
 def handled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths of the requests that a handler saw."""
     paths: list[str] = []
-    whole_way = direct.handle
+    whole_way: Any = direct.handle  # type: ignore[attr-defined]  # replaced on purpose
 
     async def handle(service: Service, call: Any, *rest: Any) -> Any:
         paths.append(call.path)
@@ -70,7 +70,8 @@ def get(service: Service, path: str, method: str = "GET", **headers: str) -> Rsg
     protocol = RsgiProtocol()
     scope: Any = RsgiScope(method, path, **headers)
     scope.query_string = ""
-    asyncio.run(rsgi_application(service, elsewhere)(scope, cast("Any", protocol)))
+    call: Any = rsgi_application(service, elsewhere)(scope, cast("Any", protocol))
+    asyncio.run(call)
     return protocol
 
 
@@ -139,8 +140,12 @@ def test_a_deleted_instance_is_never_served(service: Service, ct: Dataset, below
 
 
 def ref_of(ds: Dataset) -> tuple[str, str, str, str]:
-    return "clinic", *(str(u) for u in (ds.StudyInstanceUID, ds.SeriesInstanceUID,
-                                        ds.SOPInstanceUID))  # fmt: skip
+    return (
+        "clinic",
+        str(ds.StudyInstanceUID),
+        str(ds.SeriesInstanceUID),
+        str(ds.SOPInstanceUID),
+    )
 
 
 def test_series_metadata_show_an_appended_instance_at_once(

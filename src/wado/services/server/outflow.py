@@ -11,6 +11,7 @@ import fcntl
 import os
 from contextlib import suppress
 from itertools import count
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
@@ -25,11 +26,13 @@ class Pipes:
     """Makes pipes; one per process, a context manager that owns their folder.
 
     The folder is a temporary one: the pipes in it are names without content, and gone as soon as
-    both sides have opened them.
+    both sides have opened them. It lies in `below`, or where the system has such folders.
     """
 
-    def __init__(self, *, stall_timeout_s: float) -> None:
-        self._folder = TemporaryDirectory(prefix="wado-server-")
+    def __init__(self, *, stall_timeout_s: float, below: Path | None = None) -> None:
+        if below is not None:
+            below.mkdir(parents=True, exist_ok=True)
+        self._folder = TemporaryDirectory(prefix="server-", dir=below)
         self._numbers = count()
         self._stall_timeout_s = stall_timeout_s
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from wado.archive.journal import Journals
 from wado.archive.pieces import OpenFiles
 from wado.archive.store import Committer
+from wado.errors import Unavailable
 from wado.ports import Archive
 from wado.services.server.access_log import AccessLog
 from wado.services.server.outflow import Pipes
@@ -43,6 +44,8 @@ def open_service(
     archive: Archive, settings: ServerSettings, *, default_tenant: str
 ) -> Iterator[Service]:
     """Open what handlers need; on exit finish what was taken, then close."""
+    with suppress(Unavailable):  # opened, and its library loaded, before the first request waits
+        archive.index.awaiting_description(1)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
@@ -70,5 +73,11 @@ def open_service(
             registry,
             threads,
             intake,
-            stack.enter_context(Pipes(stall_timeout_s=settings.stall_timeout_s)),
+            stack.enter_context(_pipes(archive, settings)),
         )
+
+
+def _pipes(archive: Archive, settings: ServerSettings) -> Pipes:
+    """Make pipes below the root, if that is on this machine."""
+    below = archive.store.local_path("run")
+    return Pipes(stall_timeout_s=settings.stall_timeout_s, below=below)
