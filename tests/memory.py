@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from service import RunningArchive
+from service import RunningArchive, wait_until
 
 MEGABYTE = 1 << 20
 
@@ -20,6 +20,15 @@ def _status(pid: int, name: str) -> int:
 def peaks(archive: RunningArchive) -> dict[str, int]:
     """Largest resident size of each process since it started, in bytes, by its name."""
     return {name: _status(pid, "VmHWM") for name, pid in archive.pids().items()}
+
+
+def wait_warm(archive: RunningArchive) -> None:
+    """Wait until the webworker, the last of all, has done some work and so loaded what it needs."""
+    wait_until(
+        lambda: any((archive.root / "metadata").rglob("*.json.gz")),
+        timeout_s=60,
+        reason="metadata documents of the first series",
+    )
 
 
 @contextmanager

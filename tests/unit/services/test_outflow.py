@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rsgi import run_alone
 from wado.services.server import outflow
 from wado.services.server.outflow import Pipes
 
@@ -28,7 +29,7 @@ def test_what_is_written_is_read_and_no_name_stays(pipes: Pipes):
             await pipe.write(bytearray(b"end"))
         return await reading
 
-    assert asyncio.run(send()) == DATA + b"end"
+    assert run_alone(send()) == DATA + b"end"
     assert not Path(pipe.path).exists()
 
 
@@ -41,7 +42,7 @@ def test_a_reader_that_takes_nothing_is_given_up(pipes: Pipes):
                 await pipe.write(DATA)
 
     with pytest.raises(TimeoutError):
-        asyncio.run(send())
+        run_alone(send())
 
 
 def test_a_reader_that_leaves_is_noticed(pipes: Pipes):
@@ -53,7 +54,7 @@ def test_a_reader_that_leaves_is_noticed(pipes: Pipes):
             await pipe.write(DATA)
 
     with pytest.raises(BrokenPipeError):
-        asyncio.run(send())
+        run_alone(send())
 
 
 def test_a_reader_that_never_comes_is_not_waited_for(pipes: Pipes, monkeypatch):
@@ -65,5 +66,5 @@ def test_a_reader_that_never_comes_is_not_waited_for(pipes: Pipes, monkeypatch):
             pytest.fail("nobody reads")
 
     with pytest.raises(TimeoutError):
-        asyncio.run(send())
+        run_alone(send())
     assert not Path(pipe.path).exists()

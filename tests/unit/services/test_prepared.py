@@ -1,6 +1,5 @@
 """Prepared answers: given again as long as they hold, and to nobody else."""
 
-import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +10,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 import synthetic
-from rsgi import RsgiProtocol, RsgiScope
+from rsgi import RsgiProtocol, RsgiScope, run_alone
 from steps import catalogue_all, series_of, store
 from wado.archive.describe import describe_series
 from wado.archive.journal import RECENT_S, Journals, deleted_line
@@ -71,7 +70,7 @@ def get(service: Service, path: str, method: str = "GET", **headers: str) -> Rsg
     scope: Any = RsgiScope(method, path, **headers)
     scope.query_string = ""
     call: Any = rsgi_application(service, elsewhere)(scope, cast("Any", protocol))
-    asyncio.run(call)
+    run_alone(call)
     return protocol
 
 

@@ -1,6 +1,5 @@
 """The web server's own rules: addresses, ranges, tags, routes, pages; no network."""
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -9,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsgi import RsgiProtocol, RsgiScope
+from rsgi import RsgiProtocol, RsgiScope, run_alone
 from wado.errors import NotFound, Unavailable
 from wado.services.server import pages
 from wado.services.server.app import application
@@ -40,7 +39,7 @@ def service(archive, settings) -> Iterator[Service]:
 def fetch(service: Service, method: str, path: str, **headers: str) -> RsgiProtocol:
     protocol = RsgiProtocol()
     scope: Any = RsgiScope(method, path, **headers)
-    asyncio.run(bridged(application(service), scope, cast("Any", protocol)))
+    run_alone(bridged(application(service), scope, cast("Any", protocol)))
     return protocol
 
 
@@ -157,7 +156,7 @@ def test_request_bodies_pass_the_bridge():
 
     protocol = RsgiProtocol()
     scope: Any = RsgiScope("POST", "/")
-    asyncio.run(bridged(echo, scope, cast("Any", protocol)))
+    run_alone(bridged(echo, scope, cast("Any", protocol)))
     assert (b"".join(got), protocol.status, protocol.body) == (b"one two", 201, b"xy")
 
 
