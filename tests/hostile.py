@@ -10,7 +10,7 @@ from typing import Any
 
 import synthetic
 from dimse import CT_ID, RawPeer, pdata, store_request
-from memory import MEGABYTE, flat
+from memory import MEGABYTE, flat, wait_described
 from service import RunningArchive, wait_until
 from wado.dicom.command import Command
 from wado.dicom.part10 import file_meta
@@ -31,6 +31,7 @@ NOBODY = synthetic.ct()
 @contextmanager
 def unharmed(archive: RunningArchive, growth: int = GROWTH) -> Iterator[None]:
     """Assert that the same processes run and answer, and hold neither memory nor partial files."""
+    wait_described(archive)  # what earlier tests stored is not this one's growth
     with flat(archive, growth):
         yield
         wait_until(archive.ready, timeout_s=10, reason="ready")

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from service import RunningArchive, wait_until
+from wado.bootstrap import open_archive
+from wado.settings import load_settings
 
 MEGABYTE = 1 << 20
 
@@ -22,13 +24,14 @@ def peaks(archive: RunningArchive) -> dict[str, int]:
     return {name: _status(pid, "VmHWM") for name, pid in archive.pids().items()}
 
 
-def wait_warm(archive: RunningArchive) -> None:
-    """Wait until the webworker, the last of all, has done some work and so loaded what it needs."""
-    wait_until(
-        lambda: any((archive.root / "metadata").rglob("*.json.gz")),
-        timeout_s=60,
-        reason="metadata documents of the first series",
-    )
+def wait_described(archive: RunningArchive) -> None:
+    """Wait until the webworker, the last of all, has done its work: memory it takes counts now."""
+    with open_archive(load_settings(storage={"root": archive.root})) as opened:
+        wait_until(
+            lambda: not opened.index.awaiting_description(1),
+            timeout_s=60,
+            reason="metadata documents of all series",
+        )
 
 
 @contextmanager

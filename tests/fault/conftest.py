@@ -6,7 +6,7 @@ import pytest
 
 import synthetic
 from hostile import END, HEAD, dimse, files, stow, unharmed
-from memory import wait_warm
+from memory import wait_described
 from service import RunningArchive
 
 
@@ -17,7 +17,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningArchiv
         good = synthetic.ct(study="warm", series="warm", patient_id="warm")
         assert stow(archive, HEAD + synthetic.part10(good) + END)[0] == 200
         assert dimse(archive, synthetic.data_set(good), good.SOPInstanceUID).status == 0
-        wait_warm(archive)
+        wait_described(archive)
         yield archive
         check = archive.wado("check", "--deep", "--root", str(archive.root))
         assert check.returncode == 0, check.stdout + check.stderr

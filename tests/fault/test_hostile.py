@@ -30,7 +30,7 @@ from hostile import (
     the_next_is_visible,
     unharmed,
 )
-from memory import MEGABYTE
+from memory import MEGABYTE, wait_described
 from service import RunningArchive
 
 COSTLY_GROWTH = 600 * MEGABYTE
@@ -131,6 +131,7 @@ def test_costly_data_sets_are_kept_or_quarantined(attacked: RunningArchive, name
         response = dimse(attacked, hostile.data, hostile.sop_instance_uid)
         assert response.status == 0, response
         the_next_is_visible(attacked, name)
+        wait_described(attacked)
 
 
 def test_a_data_set_that_inflates_to_gigabytes_is_refused(unmoved: RunningArchive):

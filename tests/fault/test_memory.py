@@ -23,7 +23,7 @@ from pydicom.dataset import Dataset
 
 import synthetic
 from dimse import RawPeer, pdata, store_request
-from memory import MEGABYTE, flat, wait_warm
+from memory import MEGABYTE, flat, wait_described
 from service import RunningArchive, wait_until
 from wado.dicom.pdu import COMMAND, LAST
 from wado.services.association import Peer
@@ -52,7 +52,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningArchive
             warm = Large("warm-stow", 8 * MEGABYTE, fragments=fragments)
             store_by_stow(archive, warm, chunked=fragments)
             retrieve_every_way(archive, warm)
-        wait_warm(archive)
+        wait_described(archive)
         yield archive
         everything_agrees(archive)
     shutil.rmtree(root)  # up to 32 GB

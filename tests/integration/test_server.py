@@ -103,6 +103,11 @@ def test_a_large_instance_goes_in_and_out_piece_by_piece(url: str):
 
 
 def test_a_reader_that_goes_away_is_no_error(url: str):
+    body = _HEAD + synthetic.part10(synthetic.ct(study="read", patient_id="read")) + _END
+    stored = requests.post(
+        f"{url}/dicomweb/studies", body, headers={"Content-Type": _TYPE}, timeout=10
+    )
+    assert stored.status_code == 200
     large = requests.get(f"{url}/dicomweb/studies", timeout=10).json()
     for study in large:
         path = urlsplit(study["00081190"]["Value"][0]).path
