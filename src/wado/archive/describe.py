@@ -36,7 +36,7 @@ def describe_series(archive: Archive, journals: Journals, ref: SeriesRef) -> Ser
         return None
     if view.described:
         return view
-    _put_both(archive, path, lambda: _array(journals.metadata(view)))
+    _put_both(archive, path, lambda: json_array(journals.metadata(view)))
     # Only if nothing was appended while we wrote; else the documents are not announced as current.
     if not archive.store.append({journal_path(ref): described_line()}, at=view.size):
         return None
@@ -75,14 +75,7 @@ def describe_study(archive: Archive, journals: Journals, ref: StudyRef) -> bool:
     parts = study_parts(views)
     if _read_or_none(archive, f"{path}.parts") == parts:
         return True
-
-    def pieces() -> Iterator[bytes]:
-        for view in views:
-            prefix = b"series/%s/instances/" % view.ref.series_instance_uid.encode()
-            for text in journals.metadata(view):
-                yield rebase_bulk_uris(text, prefix)
-
-    _put_both(archive, path, lambda: _array(pieces()))
+    _put_both(archive, path, lambda: json_array(study_texts(journals, views)))
     archive.store.put_document(f"{path}.parts", [parts])
     return True
 
@@ -95,6 +88,14 @@ def study_views(archive: Archive, journals: Journals, ref: StudyRef) -> list[Ser
         SeriesRef(ref.tenant_id, ref.study_instance_uid, row["series_instance_uid"]) for row in rows
     )
     return [view for r in refs if (view := journals.view(r)) is not None]
+
+
+def study_texts(journals: Journals, views: Iterable[SeriesView]) -> Iterator[bytes]:
+    """DICOM JSON of all instances of a study; bulk data URIs are relative to the study."""
+    for view in views:
+        prefix = b"series/%s/instances/" % view.ref.series_instance_uid.encode()
+        for text in journals.metadata(view):
+            yield rebase_bulk_uris(text, prefix)
 
 
 def study_parts(views: Iterable[SeriesView]) -> bytes:
@@ -115,7 +116,8 @@ def rebase_bulk_uris(text: bytes, prefix: bytes) -> bytes:
     return text.replace(b'"BulkDataURI":"instances/', b'"BulkDataURI":"' + prefix)
 
 
-def _array(texts: Iterable[bytes]) -> Iterator[bytes]:
+def json_array(texts: Iterable[bytes]) -> Iterator[bytes]:
+    """Make one JSON array of JSON texts, piece by piece."""
     opening = b"["
     for text in texts:
         yield opening + text

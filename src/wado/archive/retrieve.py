@@ -12,7 +12,13 @@ from hashlib import sha256
 
 import orjson
 
-from wado.archive.describe import rebase_bulk_uris, study_parts, study_views
+from wado.archive.describe import (
+    json_array,
+    rebase_bulk_uris,
+    study_parts,
+    study_texts,
+    study_views,
+)
 from wado.archive.journal import Entry, Journals, SeriesView
 from wado.archive.paths import instance_path, series_document_path, study_document_path
 from wado.archive.pieces import FileSlice, Piece
@@ -138,7 +144,7 @@ def series_metadata(
         ready = _ready(archive, series_document_path(ref), view.etag, gzip=gzip)
         if ready is not None:
             return replace(ready, view=view)
-    return Document(view.etag, stream=_array(journals.metadata(view)))
+    return Document(view.etag, stream=json_array(journals.metadata(view)))
 
 
 def study_metadata(archive: Archive, journals: Journals, ref: StudyRef, *, gzip: bool) -> Document:
@@ -151,7 +157,7 @@ def study_metadata(archive: Archive, journals: Journals, ref: StudyRef, *, gzip:
         ready = _ready(archive, path, etag, gzip=gzip)
         if ready is not None:
             return ready
-    return Document(etag, stream=_array(_study_texts(journals, views)))
+    return Document(etag, stream=json_array(study_texts(journals, views)))
 
 
 def _is_current(archive: Archive, path: str, parts: bytes) -> bool:
@@ -168,21 +174,6 @@ def _ready(archive: Archive, path: str, etag: str, *, gzip: bool) -> Document | 
         return None
     identity, size = version
     return Document(etag, (FileSlice(name, 0, size, f"{identity}-{size}"),), gzipped=gzip)
-
-
-def _study_texts(journals: Journals, views: Iterable[SeriesView]) -> Iterator[bytes]:
-    for view in views:
-        prefix = b"series/%s/instances/" % view.ref.series_instance_uid.encode()
-        for text in journals.metadata(view):
-            yield rebase_bulk_uris(text, prefix)
-
-
-def _array(texts: Iterable[bytes]) -> Iterator[bytes]:
-    opening = b"["
-    for text in texts:
-        yield opening + text
-        opening = b",\n"
-    yield b"]" if opening == b",\n" else b"[]"
 
 
 # ------------------------------------------------------------------ frames and bulk data
