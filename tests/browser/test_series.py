@@ -88,6 +88,8 @@ def test_a_series_that_grows_keeps_its_window_and_image(
         ds = dcmread(path)
         ds.StudyInstanceUID, ds.SeriesInstanceUID = study, f"{study}.1"
         ds.SOPInstanceUID = f"{study}.1.{number}"
+        # Of nobody that other tests look for: it stays in the list.
+        ds.PatientID, ds.PatientName, ds.StudyDate = "GROWS", "GROWS", "20200101"
         ds.file_meta.MediaStorageSOPInstanceUID = UID(ds.SOPInstanceUID)
         folder = early if number < 4 else late
         folder.mkdir(exist_ok=True)
