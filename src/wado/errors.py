@@ -6,6 +6,7 @@ WadoError                        500  0110  processing failure
 │   └── MalformedPDU                              the bytes of an association break PS3.8
 ├── NotAuthorised                403  0124
 ├── NotFound                     404  0112
+│   └── Gone                     410        it was deleted
 ├── NotAcceptable                406  C122  no representation in the asked form or transfer syntax
 ├── TooLarge                     413  A700
 ├── UnsupportedMediaType         415  C122
@@ -65,6 +66,10 @@ class NotAuthorised(WadoError, http=403, dimse=0x0124):
 
 class NotFound(WadoError, http=404, dimse=0x0112):
     """No such study, series, instance, frame or bulk data."""
+
+
+class Gone(NotFound, http=410):
+    """It was here, and was deleted (PS3.18 §8.5)."""
 
 
 class NotAcceptable(WadoError, http=406, dimse=0xC122):

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from wado.services.server import health, pages, qido_rs, stow_rs, wado_rs
+from wado.services.server import bulk_data, health, metadata, pages, qido_rs, stow_rs, wado_rs
 from wado.services.server.calls import Answer, Call
 from wado.services.server.service import Service
 
@@ -79,11 +79,11 @@ DICOMWEB: tuple[Route, ...] = (
     # Retrieve (PS3.18 §10.4), the hottest first
     _get(INSTANCE + "/frames/{frames}", "Retrieve frames", wado_rs.frames, _FRAMES),
     _get(INSTANCE, "Retrieve an instance", wado_rs.instance, _DICOM),
-    _metadata(SERIES + "/metadata", "Retrieve series metadata", wado_rs.series_metadata),
-    _get(INSTANCE + "/bulkdata/{path:path}", "Retrieve bulk data", wado_rs.bulk_data, _FRAMES),
-    _metadata(INSTANCE + "/metadata", "Retrieve instance metadata", wado_rs.instance_metadata),
+    _metadata(SERIES + "/metadata", "Retrieve series metadata", metadata.series_metadata),
+    _get(INSTANCE + "/bulkdata/{path:path}", "Retrieve bulk data", bulk_data.bulk_data, _FRAMES),
+    _metadata(INSTANCE + "/metadata", "Retrieve instance metadata", metadata.instance_metadata),
     _metadata(
-        STUDY + "/metadata", "Retrieve study metadata", wado_rs.study_metadata, waits=True
+        STUDY + "/metadata", "Retrieve study metadata", metadata.study_metadata, waits=True
     ),
     _get(SERIES, "Retrieve a series", wado_rs.series, _DICOM),
     Route(
