@@ -18,7 +18,7 @@ VIEWER_SOURCES := $(shell find viewer -type f -not -path '*/node_modules/*' -not
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup system-packages hooks check format test test-unit test-contract test-real \
-	test-fault test-browser docs viewer up demo bench ci clean
+	test-fault test-browser conformance docs viewer up demo bench ci clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' \
@@ -71,6 +71,9 @@ test-fault: setup ## crashes, outages, hostile input
 
 test-browser: setup ## the built viewer in Chromium
 	$(PYTEST) $(or $(TESTS),tests/browser)
+
+conformance: setup ## each line of the PS3.18 checklist, with pass or fail
+	PYTHONPATH=tests $(PYTEST) -p conformance_report -q $(PARALLEL) -m ps318 $(TESTS)
 
 docs: $(DEPENDENCIES) ## write the generated documents, then check all of them
 	$(BIN)/python scripts/generate_docs.py

@@ -1,7 +1,8 @@
 """Write the generated documents.
 
-docs/settings.md from `Settings`, docs/cli.md from the commands, and the table of modules in
-docs/architecture.md from their docstrings and the parts of the Standard that they cite.
+docs/settings.md from `Settings`, docs/cli.md from the commands, the tables of docs/conformance.md,
+and the table of modules in docs/architecture.md from their docstrings and the parts of the Standard
+that they cite.
 
 ``--check`` writes nothing and exits with 1 when a document differs from what would be written.
 """
@@ -206,9 +207,22 @@ def _widest(places: set[str]) -> list[str]:
     return sorted(p for p in places if not any(p.startswith(f"{other}.") for other in places))
 
 
+def conformance_page() -> str:
+    """Write docs/conformance.md with the tables of today."""
+    from conformance_tables import TABLES  # noqa: PLC0415  # the other pages need not load them
+
+    text = _text(DOCS / "conformance.md")
+    for name, table in TABLES.items():
+        first, last = f"<!-- {name}: written by `make docs` -->", f"<!-- end of {name} -->"
+        before, _, rest = text.partition(first)
+        text = before + f"{first}\n\n{table()}\n\n{last}" + rest.partition(last)[2]
+    return text
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "architecture.md": architecture_page,
     "cli.md": cli_page,
+    "conformance.md": conformance_page,
     "settings.md": settings_page,
 }
 

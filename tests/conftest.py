@@ -87,12 +87,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests together that would disturb each other or would start an archive each.
 
     Browser and fault tests run one after the other in one worker; so do those that share
-    `running`, in another.
+    `running`, in another. Tests of conformance share what their module, or the corpus, needs.
     """
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0]
         if folder in {"browser", "fault"}:
             item.add_marker(pytest.mark.xdist_group("heavy"))
+        elif folder == "conformance":
+            shared = "kept" in getattr(item, "fixturenames", ())
+            item.add_marker(pytest.mark.xdist_group("corpus" if shared else item.path.stem))
         elif "running" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("running"))
 

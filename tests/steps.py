@@ -12,7 +12,7 @@ from wado.archive.store import Reception, Source, Stored, store_group
 from wado.dicom.uids import SeriesRef
 from wado.ports import Archive, Batch
 from wado.records import Topic
-from wado.services.consumer import LOADED
+from wado.services.consumer import LOADED, load_batch
 
 GROUP = "wado-consumer"
 
@@ -53,7 +53,7 @@ def load_all(archive: Archive) -> None:
     """Load what was catalogued into the warehouse."""
     for topic, table in LOADED.items():
         for batch in batches(archive, topic, "wado-warehouse"):
-            archive.warehouse.load(table, [m.body for m in batch.messages], batch.label)
+            load_batch(archive, table, batch)
             batch.commit()
 
 

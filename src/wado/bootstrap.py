@@ -106,6 +106,7 @@ def open_archive(settings: Settings) -> Iterator[Archive]:
             cache=cast("Cache", _Lazy(openers["cache"], stack)),
             replace_duplicates=settings.storage.duplicates == "replace",
             refuse_unknown_sop_classes=not settings.storage.unknown_sop_classes,
+            commitments_keep_s=settings.storage.commitments_keep_s,
         )
 
 

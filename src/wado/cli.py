@@ -27,6 +27,10 @@ app = typer.Typer(
 )
 dlq_app = typer.Typer(help="Messages that could not be processed.", no_args_is_help=True)
 app.add_typer(dlq_app, name="dlq")
+deleted_app = typer.Typer(
+    help="Instances that were deleted and can be restored.", no_args_is_help=True
+)
+app.add_typer(deleted_app, name="deleted")
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -50,6 +54,7 @@ def _options(ctx: typer.Context, config: Config = None) -> None:
             if c.callback
         }
         given["dlq"] = {name: {"config": config} for name in ("list", "replay")}
+        given["deleted"] = {"list": {"config": config}}
         ctx.default_map = given
 
 
@@ -275,11 +280,58 @@ def reindex(root: Root = None, config: Config = None) -> None:
 
 
 @app.command()
+def synthesize(
+    studies: Annotated[int, typer.Option(min=1, help="How many studies.")],
+    root: Root = None,
+    config: Config = None,
+    start: Annotated[int, typer.Option(min=0, help="Number of the first one.")] = 0,
+    manifest: Annotated[
+        Path | None, typer.Option(help="Also list them in this file, for the benchmarks.")
+    ] = None,
+) -> None:
+    """Fill the index with made-up studies without files, to measure searches; must be stopped."""
+    from wado.cli_tools import synthesize_with_progress  # noqa: PLC0415
+
+    numbers = range(start, start + studies)
+    settings = _settings(config, root)
+    synthesize_with_progress(settings, numbers, manifest=manifest, out=out, err=err)
+
+
+@app.command()
 def status(root: Root = None, config: Config = None) -> None:
     """Show what the archive holds, what waits, and what runs."""
     from wado.cli_tools import show_status  # noqa: PLC0415
 
     show_status(_existing(_settings(config, root)), out=out)
+
+
+@app.command()
+def restore(
+    study: Annotated[str, typer.Argument(help="Study Instance UID.")],
+    series: Annotated[str | None, typer.Argument(help="Only this Series Instance UID.")] = None,
+    instance: Annotated[str | None, typer.Argument(help="Only this SOP Instance UID.")] = None,
+    root: Root = None,
+    config: Config = None,
+    tenant: Annotated[str | None, typer.Option(help="Tenant; default: the default one.")] = None,
+) -> None:
+    """Bring back what was deleted, until it is purged; the archive may run meanwhile."""
+    from wado.cli_tools import restore_deleted  # noqa: PLC0415
+
+    uids = [uid for uid in (study, series, instance) if uid]
+    if not restore_deleted(_existing(_settings(config, root)), uids, tenant, out=out):
+        sys.exit(1)
+
+
+@deleted_app.command("list")
+def deleted_list(
+    root: Root = None,
+    config: Config = None,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant.")] = None,
+) -> None:
+    """List what was deleted and can be restored, a series to a line."""
+    from wado.cli_tools import list_deleted  # noqa: PLC0415
+
+    list_deleted(_existing(_settings(config, root)), tenant, out=out)
 
 
 @dlq_app.command("list")

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TextColumn,
@@ -22,10 +24,14 @@ from rich.table import Table as TextTable
 
 from wado.archive.check import Report
 from wado.archive.check import check as check_archive
+from wado.archive.delete import Ref
+from wado.archive.grace import deleted_series, restore
 from wado.archive.reindex import Rebuilt
 from wado.archive.reindex import reindex as reindex_archive
+from wado.archive.synthesize import manifest as list_of_studies
+from wado.archive.synthesize import synthesize as synthesize_archive
 from wado.bootstrap import open_archive
-from wado.dicom.uids import validate_tenant_id
+from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef, validate_tenant_id
 from wado.errors import InvalidRequest
 from wado.ports import Archive
 from wado.records import Topic
@@ -41,6 +47,7 @@ GROUPS = {
     Topic.LOG: "wado-warehouse",
     Topic.DICOM_STATE: "wado-warehouse",
     Topic.DICOM_IMAGE: "wado-warehouse",
+    Topic.COMMITMENT: "wado-commitment",
     Topic.WEBAPI_ACCESS: "wado-warehouse",
 }
 """Who reads a topic."""
@@ -168,6 +175,38 @@ def reindex_with_progress(settings: Settings, *, out: Console, err: Console) -> 
     )
 
 
+def synthesize_with_progress(
+    settings: Settings, numbers: range, *, manifest: Path | None, out: Console, err: Console
+) -> None:
+    """Put made-up studies into the index, drawing a bar."""
+    began = time.monotonic()
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        disable=not err.is_terminal,
+    )
+    with RunLock(settings.storage.root, "wado synthesize"), open_archive(settings) as archive, bar:
+        task = bar.add_task("making studies", total=len(numbers))
+        synthesize_archive(
+            archive,
+            settings.storage.default_tenant,
+            numbers,
+            lambda done: bar.update(
+                task,
+                completed=done,
+                description="making studies" if done < len(numbers) else "making indexes",
+            ),
+        )
+    if manifest is not None:
+        with manifest.open("w") as file:
+            file.writelines(list_of_studies(numbers))
+    seconds = time.monotonic() - began
+    out.print(f"{len(numbers)} studies are in the index, without files ({seconds:.0f} s)")
+
+
 @contextmanager
 def _counting(err: Console, what: str) -> Iterator[Any]:
     bar = Progress(
@@ -241,3 +280,50 @@ def replay_dead_letters(settings: Settings, topic: str | None, *, out: Console) 
     with open_archive(settings) as archive:
         count = sum(archive.log.replay(list(archive.log.dead_letters(t))) for t in topics)
     out.print(f"{count} messages published again")
+
+
+def restore_deleted(
+    settings: Settings, uids: Sequence[str], tenant_id: str | None, *, out: Console
+) -> bool:
+    """Restore a study, series or instance; whether all that was kept of it is back."""
+    ref = _ref(tenant_id or settings.storage.default_tenant, uids)
+    with open_archive(settings) as archive:
+        done = restore(archive, ref)
+        waiting = settle(archive, _SETTLE_S) if done.instances else 0
+    out.print(f"{done.instances} instances restored")
+    if waiting:
+        out.print("they become visible when the archive runs, and has read its log")
+    for instance in done.taken[:_SHOWN]:
+        out.print(f"not restored, as it was stored anew: {instance.path}")
+    if len(done.taken) > _SHOWN:
+        out.print(f"… and {len(done.taken) - _SHOWN} more")
+    return not done.taken
+
+
+def _ref(tenant_id: str, uids: Sequence[str]) -> Ref:
+    match uids:
+        case (study,):
+            return StudyRef.of(tenant_id, study)
+        case (study, series):
+            return SeriesRef.of(tenant_id, study, series)
+        case (study, series, instance):
+            return InstanceRef.of(tenant_id, study, series, instance)
+    raise AssertionError(uids)
+
+
+def list_deleted(settings: Settings, tenant_id: str | None, *, out: Console) -> None:
+    """Print what can be restored, and until when."""
+    if tenant_id is not None:
+        validate_tenant_id(tenant_id)
+    count = 0
+    with open_archive(settings) as archive:
+        for found in deleted_series(archive, tenant_id):
+            count += found.instances
+            left_s = found.first_s + settings.storage.deleted_keep_s - time.time()
+            until = datetime.fromtimestamp(time.time() + max(left_s, 0), UTC)
+            out.print(
+                f"{found.ref.tenant_id} {found.ref.path}: {found.instances} instances, "
+                f"{found.bytes / 1e6:.1f} MB, until {until:%Y-%m-%d %H:%M} UTC",
+                markup=False,
+            )
+    out.print(f"{count} instances can be restored")

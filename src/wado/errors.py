@@ -12,9 +12,11 @@ WadoError                        500  0110  processing failure
 ├── UnsupportedMediaType         415  C122
 ├── Refused                      409  0110  the instance is readable but not storable
 │   ├── DuplicateInstance             0111  other bytes are stored under this SOP Instance UID
+│   ├── DuplicateTransaction          0131  the transaction UID was used for another request
 │   ├── SOPClassNotSupported          0122
 │   ├── SOPClassMismatch              A900
 │   └── CannotUnderstand              C000
+├── NotOffered                   501  0122  the Standard names it; this archive does not do it
 ├── OutOfResources               503  A700
 ├── Unavailable                  503  A700  a service we depend on does not answer; try again
 ├── AssociationRejected          502  0110  a peer rejected our association
@@ -92,6 +94,10 @@ class DuplicateInstance(Refused, dimse=0x0111):
     """Other bytes are stored under this SOP Instance UID already."""
 
 
+class DuplicateTransaction(Refused, dimse=0x0131):
+    """The transaction UID of a storage commitment was used for another request."""
+
+
 class SOPClassNotSupported(Refused, dimse=0x0122):
     """The SOP class is not one that this archive stores."""
 
@@ -102,6 +108,10 @@ class SOPClassMismatch(Refused, dimse=0xA900):
 
 class CannotUnderstand(Refused, dimse=0xC000):
     """The data set cannot be read: no identifying attributes, or it ends early."""
+
+
+class NotOffered(WadoError, http=501, dimse=0x0122):
+    """A service or option that the Standard names and this archive does not offer."""
 
 
 class OutOfResources(WadoError, http=503, dimse=0xA700):

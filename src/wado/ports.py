@@ -4,7 +4,7 @@ A new adapter passes the contract test of its port (``tests/contract``) and is c
 in `wado.bootstrap`. All ports may be used from several threads.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -145,8 +145,10 @@ class Index(Protocol):
     ``number_of_study_related_instances``.
     """
 
-    def put(self, states: Sequence[DicomStateMeta]) -> None:
+    def put(self, states: Sequence[DicomStateMeta], *, flush: bool = True) -> None:
         """Insert or update series, and their studies and patients, in one transaction.
+
+        Visible on return; durable, too, or without `flush` once `flush()` returns.
 
         Idempotent: the same states again change nothing. Within a batch the last state of a
         series wins. A state with no instances removes the series, and a study without series
@@ -160,8 +162,24 @@ class Index(Protocol):
         """
         ...
 
+    def flush(self) -> None:
+        """Make durable what was put."""
+        ...
+
+    def loading(self) -> AbstractContextManager[Callable[[Sequence[DicomStateMeta]], None]]:
+        """Put very many states, batch by batch, into an index that nobody else uses meanwhile.
+
+        All are there when the context is left, or (after an exception) none. They count as
+        described. Into an empty index this is several times as quick as `put`.
+        """
+        ...
+
     def search(self, query: Query) -> Sequence[Row]:
         """Study or series rows that match, newest study first, then by UID.
+
+        `Query.order` comes before that. The order is the same for every page: of a list that
+        does not change, pages join without gap, and where something arrives meanwhile, a page
+        shows the rows that are at these places then.
 
         At series level, study attributes may be matched too and are part of the rows.
         """
@@ -258,12 +276,17 @@ class StoreOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file of the store, found by walking it."""
+    """A file of the store, found by walking it.
+
+    `changed_s` is when its name or content changed last: of one that was moved, no earlier than
+    that.
+    """
 
     ref: InstanceRef
     file_path: str
     file_size: int
     modified_s: float
+    changed_s: float = 0.0
 
 
 class InstanceStore(Protocol):
@@ -304,8 +327,12 @@ class InstanceStore(Protocol):
         """
         ...
 
-    def put_document(self, path: str, data: Iterable[bytes]) -> None:
-        """Replace a document whole: readers see the old or the new one. Durable on return."""
+    def put_document(self, path: str, data: Iterable[bytes], *, at: int | None = None) -> bool:
+        """Replace a document whole: readers see the old or the new one. Durable on return.
+
+        With `at` it is a journal, replaced only if it is that long, in turn with appends; False
+        if it was not.
+        """
         ...
 
     def append(self, appends: Mapping[str, bytes], *, at: int | None = None) -> bool:
@@ -315,18 +342,32 @@ class InstanceStore(Protocol):
         """
         ...
 
-    def delete(self, paths: Sequence[str]) -> None:
-        """Remove files, documents or journals; those absent are passed over."""
+    def delete(self, paths: Sequence[str], *, at: int | None = None) -> None:
+        """Remove files, documents or journals; those absent are passed over.
+
+        With `at` they are journals, removed only if they are that long, in turn with appends.
+        """
         ...
 
-    def instances(self, under: str | StudyRef | SeriesRef | None = None) -> Iterator[StoredFile]:
-        """Walk the originals of a tenant, study or series, or of all, in order of their paths."""
+    def instances(
+        self, under: str | StudyRef | SeriesRef | None = None, *, place: str = ""
+    ) -> Iterator[StoredFile]:
+        """Walk the originals of a tenant, study or series, or of all, in order of their paths.
+
+        With `place`, those that were moved below that folder; each under its own path there, or
+        with a number behind it (``….dcm.2``).
+        """
         ...
 
-    def quarantine(self, path: str, reason: str) -> None:
-        """Move a file out of the archive to the quarantine, the reason beside it.
+    def move(self, moves: Mapping[str, str]) -> Collection[str]:
+        """Give files other paths; durable on return, all together.
 
-        A file that is there under the same path stays.
+        What is absent is passed over, and a path that is taken stays as it is.
+
+        Returns
+        -------
+        moved
+            The old paths of those that were moved.
         """
         ...
 
@@ -373,6 +414,7 @@ class Archive:
     cache: Cache
     replace_duplicates: bool = False
     refuse_unknown_sop_classes: bool = True
+    commitments_keep_s: float = 30 * 86400.0
 
 
 __all__ = [

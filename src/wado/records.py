@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 import orjson
 
-from wado.dicom.uids import InstanceRef, SeriesRef
+from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef
 from wado.errors import InvalidMessage
 
 
@@ -18,6 +18,7 @@ class Topic(StrEnum):
     DICOM_STATE = "dicom_state_queue"
     DICOM_IMAGE = "dicom_image_queue"
     TRANSCODE = "transcode_queue"
+    COMMITMENT = "commitment_queue"
     WEBAPI_ACCESS = "webapi_access_queue"
 
 
@@ -88,6 +89,47 @@ class DicomStoreMeta(_Record):
             self.study_instance_uid,
             self.series_instance_uid,
             self.sop_instance_uid,
+        )
+
+    @property
+    def key(self) -> str:
+        """Key on the log: all messages of a study stay in order."""
+        return f"{self.tenant_id}/{self.study_instance_uid}"
+
+
+@dataclass(frozen=True, slots=True)
+class DicomDeleteMeta(_Record):
+    """A study, a series or an instance is to be deleted; what is below it, is empty.
+
+    It goes the way of the announcements of what it deletes, so that all agree what came before it.
+    """
+
+    tenant_id: str
+    study_instance_uid: str
+    delete_requested_at: str
+    trace_id: str
+    series_instance_uid: str = ""
+    sop_instance_uid: str = ""
+    user_name: str = ""
+    source_address: str = ""
+
+    @property
+    def ref(self) -> StudyRef | SeriesRef | InstanceRef:
+        """What is to be deleted, validated again: a message is input."""
+        study = StudyRef.of(self.tenant_id, self.study_instance_uid)
+        if not self.series_instance_uid:
+            return study
+        at = (study.tenant_id, study.study_instance_uid, self.series_instance_uid)
+        if not self.sop_instance_uid:
+            return SeriesRef.of(*at)
+        return InstanceRef.of(*at, self.sop_instance_uid)
+
+    def covers(self, ref: InstanceRef) -> bool:
+        """Whether an instance is part of what is to be deleted."""
+        return (
+            (self.tenant_id, self.study_instance_uid) == (ref.tenant_id, ref.study_instance_uid)
+            and self.series_instance_uid in ("", ref.series_instance_uid)
+            and self.sop_instance_uid in ("", ref.sop_instance_uid)
         )
 
     @property
@@ -195,6 +237,40 @@ class DicomImageMeta(_Record):
     def key(self) -> str:
         """Key on the log: all messages of a study stay in order."""
         return f"{self.tenant_id}/{self.study_instance_uid}"
+
+
+@dataclass(frozen=True, slots=True)
+class DicomImageRemoval(_Record):
+    """Instances of a series were deleted: among the records of images, in their order."""
+
+    tenant_id: str
+    study_instance_uid: str
+    series_instance_uid: str
+    removed_sop_instance_uids: list[str]
+
+    @property
+    def series(self) -> SeriesRef:
+        """The series that the instances were in."""
+        return SeriesRef(self.tenant_id, self.study_instance_uid, self.series_instance_uid)
+
+    @property
+    def key(self) -> str:
+        """Key on the log: all messages of a study stay in order."""
+        return f"{self.tenant_id}/{self.study_instance_uid}"
+
+
+@dataclass(frozen=True, slots=True)
+class CommitmentMeta(_Record):
+    """A request for storage commitment is to be worked on."""
+
+    tenant_id: str
+    transaction_uid: str
+    trace_id: str
+
+    @property
+    def key(self) -> str:
+        """Key on the log."""
+        return f"{self.tenant_id}/{self.transaction_uid}"
 
 
 @dataclass(frozen=True, slots=True)

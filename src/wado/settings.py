@@ -41,6 +41,16 @@ class StorageSettings(_Section):
     default_tenant: str = Field(
         "default", description="Tenant of peers for which no other is configured."
     )
+    deleted_keep_s: float = Field(
+        7 * 86400.0,
+        ge=0,
+        description="Seconds for which deleted instances can be restored; then they are purged.",
+    )
+    commitments_keep_s: float = Field(
+        30 * 86400.0,
+        gt=0,
+        description="Seconds for which the results of storage commitments can be asked for.",
+    )
 
 
 class LogSettings(_Section):
@@ -109,17 +119,83 @@ class ServerSettings(_Section):
     host: str = Field("127.0.0.1", description="Address to listen at.")
     port: Port = Field(8080, description="TCP port of HTTP.")
     workers: int = Field(2, ge=1, le=64, description="Serving processes.")
+    public_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="Address of our root as clients have it (`https://pacs.example.org/pacs`), for "
+        "all addresses in answers; empty: as each request and its proxies say.",
+    )
+    root_path: str = Field(
+        "",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*/?$",
+        description="Path before ours in requests (`/pacs`), where a proxy does not cut it off; "
+        "empty: that of `public_url`.",
+    )
+    cors_origins: tuple[str, ...] = Field(
+        ("*",),
+        description="Origins whose pages may read answers (`https://a.example.org`); `*`: all.",
+    )
+    deidentification_key: str = Field(
+        "",
+        description="Secret (16 characters or more) from which UIDs are replaced for "
+        "`anonymize=yes` of WADO-URI; empty: that is refused.",
+        pattern=r"^(.{16,})?$",
+    )
     tenant_header: str = Field(
         "x-tenant", description="Header that names the tenant where authentication is off."
     )
     stow_visible_wait_s: float = Field(
         2.0, ge=0, description="Seconds a STOW-RS answer waits for its instances to be searchable."
     )
+    stow_metadata_bytes: int = Field(
+        16 << 20,
+        ge=1024,
+        description="Longest part of metadata (JSON or XML) of a STOW-RS request, in bytes; its "
+        "bulk data may be of any length.",
+    )
+    allow_delete: bool = Field(
+        default=True, description="Whether studies, series and instances can be deleted by HTTP."
+    )
+    delete_wait_s: float = Field(
+        10.0, ge=0, description="Seconds an answer waits for its deletion; then it is 202."
+    )
+    commitment_wait_s: float = Field(
+        2.0,
+        ge=0,
+        description="Seconds the answer to a storage commitment request waits for its result; "
+        "then it is 202.",
+    )
+    max_commitment_references: int = Field(
+        50_000, ge=1, description="Most instances of one storage commitment request."
+    )
     stall_timeout_s: float = Field(
         60.0, gt=0, description="Seconds without a byte after which a transfer is given up."
     )
     default_limit: int = Field(100, ge=1, description="Rows of a search that names no limit.")
     max_limit: int = Field(1000, ge=1, description="Most rows of one search answer.")
+    pixel_workers: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="Most processes that decode, transcode or render, for each serving process; "
+        "started when needed.",
+    )
+    pixel_timeout_s: float = Field(
+        30.0, gt=0, description="Seconds after which work on a frame is given up."
+    )
+    pixel_memory_bytes: int = Field(
+        4 << 30,
+        ge=1 << 29,
+        description="Address space of a process that works on pixels, in bytes.",
+    )
+    max_pixels: int = Field(
+        1 << 28, ge=1, description="Most pixels of a frame that is decoded or rendered."
+    )
+    strict_accept: bool = Field(
+        default=False,
+        description="Refuse requests for content without Accept header (406), as PS3.18 §8.7.5 "
+        "asks; clients in use send none.",
+    )
 
 
 class ConsumerSettings(_Section):

@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import multiprocessing.connection
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -175,7 +174,13 @@ def webworker_body(settings: Settings) -> Body:
         from wado.services import webworker  # noqa: PLC0415
 
         os.nice(10)  # what it writes can wait; receiving and answering come first
-        webworker.run(archive, settings.webworker, settings.log, stop)
+        webworker.run(
+            archive,
+            settings.webworker,
+            settings.log,
+            stop,
+            deleted_keep_s=settings.storage.deleted_keep_s,
+        )
 
     return with_archive(settings, run)
 
@@ -210,8 +215,6 @@ class RunLock:
             raise Unavailable(f"{self._path.parent.parent} is in use by {holder}") from e
         os.ftruncate(self._fd, 0)
         os.write(self._fd, f"{self._purpose} (pid {os.getpid()})\n".encode())
-        for left in self._path.parent.glob("server-*"):  # pipes of servers that were killed
-            shutil.rmtree(left, ignore_errors=True)
         return self
 
     def __exit__(self, *_exception: object) -> None:

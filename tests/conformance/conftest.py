@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from dicomweb_site import Sent, Site, some_files
+from service import RunningArchive
 from serving import serving
+from whole_corpus import Kept, store_all
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +31,17 @@ def ct(site: Site) -> list[Sent]:
     """The instances of the CT volume that were stored."""
     first = next(sent for sent in site.sent if "ct-volume" in sent.path.parts)
     return [sent for sent in site.sent if sent.uids[:2] == first.uids[:2]]
+
+
+@pytest.fixture(scope="session")
+def kept(
+    running: RunningArchive,
+    corpus: Path,
+    manifest: list[dict[str, str]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> list[Kept]:
+    """Every file of the corpus that is an instance, in the running archive."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        paths = [corpus / row["path"] for row in manifest]
+        return store_all(running.dicomweb, paths, tmp_path_factory.mktemp("completed"))

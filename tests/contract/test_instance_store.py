@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -175,6 +176,59 @@ class TestOriginals:
         assert (file.file_path, file.file_size) == (instance_path(other), len(part10(b"abc")))
 
 
+class TestMoves:
+    def test_files_have_their_new_paths(self, store: InstanceStore) -> None:
+        for number in (1, 2, 3):
+            put(store, number, part10(b"abc", number))
+        moves = {instance_path(ref(n)): f"deleted/{instance_path(ref(n))}" for n in (1, 2, 9)}
+        assert set(store.move(moves)) == {instance_path(ref(1)), instance_path(ref(2))}
+        assert [f.ref for f in store.instances()] == [ref(3)]
+        assert read(store, f"deleted/{instance_path(ref(1))}") == part10(b"abc")
+        assert set(store.move(moves)) == set(), "after a crash, once more"
+
+    def test_path_that_is_taken_stays(self, store: InstanceStore) -> None:
+        put(store, 1, part10(b"abc"))
+        put(store, 2, part10(b"xyz", 2))
+        assert not store.move({instance_path(ref(1)): instance_path(ref(2))})
+        assert read(store, instance_path(ref(1))) == part10(b"abc")
+        assert read(store, instance_path(ref(2))) == part10(b"xyz", 2)
+
+    def test_place_of_a_moved_file_is_free(self, store: InstanceStore) -> None:
+        for body in (b"abc", b"other"):
+            assert put(store, 1, part10(body)) is StoreOutcome.STORED
+            store.move({instance_path(ref(1)): f"deleted/{instance_path(ref(1))}.{len(body)}"})
+        assert put(store, 1, part10(b"abc")) is StoreOutcome.STORED
+
+    def test_moved_files_are_found_in_their_place(self, store: InstanceStore) -> None:
+        began = time.time() - 1
+        for number, name in ((1, ".dcm"), (1, ".dcm.2"), (2, ".dcm")):
+            put(store, number, part10(b"abc", number))
+            path = instance_path(ref(number))
+            store.move({path: f"deleted/{path.removesuffix('.dcm')}{name}"})
+        found = list(store.instances(place="deleted"))
+        assert [f.ref for f in found] == [ref(1), ref(1), ref(2)]
+        assert found[1].file_path == f"deleted/{instance_path(ref(1))}.2"
+        assert all(f.changed_s >= began for f in found)
+        assert len(list(store.instances(ref(1).series, place="deleted"))) == 3
+        assert list(store.instances("nobody", place="deleted")) == []
+        assert list(store.instances()) == []
+
+    def test_deletion_while_the_same_comes_again_loses_neither(self, store: InstanceStore) -> None:
+        path, moved = instance_path(ref(1)), threading.Event()
+        put(store, 1, part10(b"abc"))
+
+        def mover() -> None:
+            for number in range(200):
+                store.move({path: f"deleted/{path}.{number}"})
+            moved.set()
+
+        thread = threading.Thread(target=mover)
+        thread.start()
+        while not moved.is_set():
+            assert put(store, 1, part10(b"abc")) in (StoreOutcome.STORED, StoreOutcome.SAME)
+        thread.join()
+
+
 class TestDocuments:
     def test_is_replaced_whole(self, store: InstanceStore) -> None:
         store.put_document("metadata/clinic/1.2.json", [b"[", b"]"])
@@ -207,23 +261,26 @@ class TestDocuments:
             with pytest.raises(InvalidRequest):
                 call(path)
 
-    def test_quarantine_keeps_file_and_reason(self, store: InstanceStore) -> None:
-        put(store, 1, part10(b"abc"))
-        store.quarantine(instance_path(ref(1)), "ends early")
-        store.quarantine(instance_path(ref(1)), "ends early")  # after a crash, once more
-        assert list(store.instances()) == []
-        kept = f"quarantine/{instance_path(ref(1))}"
-        assert read(store, kept) == part10(b"abc")
-        assert b"ends early" in read(store, f"{kept}.reason.json")
+    def test_document_as_journal_is_replaced_only_at_its_length(self, store: InstanceStore) -> None:
+        path = "metadata/clinic/1.2/1.3.journal"
+        assert not store.put_document(path, [b"new\n"], at=4), "it is not there"
+        store.append({path: b"one\n"})
+        before = store.version(path)
+        assert not store.put_document(path, [b"new\n"], at=3)
+        assert store.put_document(path, [b"compact\n"], at=4)
+        assert read(store, path) == b"compact\n"
+        after = store.version(path)
+        assert before
+        assert after
+        assert before[0] != after[0]
 
-    def test_quarantine_keeps_what_came_by_the_same_name(self, store: InstanceStore) -> None:
-        for body in (b"abc", b"xyz"):
-            put(store, 1, part10(body))
-            store.quarantine(instance_path(ref(1)), "ends early")
-        kept = f"quarantine/{instance_path(ref(1))}"
-        assert read(store, kept) == part10(b"abc")
-        assert read(store, f"{kept}.2") == part10(b"xyz")
-        assert store.version(f"{kept}.2.reason.json")
+    def test_journal_is_removed_only_at_its_length(self, store: InstanceStore) -> None:
+        path = "metadata/clinic/1.2/1.3.journal"
+        store.append({path: b"one\n"})
+        store.delete([path], at=3)
+        assert read(store, path) == b"one\n"
+        store.delete([path, "metadata/clinic/1.2/none.journal"], at=4)
+        assert store.version(path) is None
 
     def test_document_whose_pieces_fail_leaves_nothing(
         self, store: InstanceStore, tmp_path: Path
@@ -258,6 +315,27 @@ class TestJournals:
             file.write(b"x" * 100_000)
         store.append({"metadata/t/1/1.journal": b"two\n"})
         assert read(store, "metadata/t/1/1.journal") == b"one\ntwo\n"
+
+    def test_append_goes_to_the_journal_that_has_the_name(self, store: InstanceStore) -> None:
+        """Not to one that was replaced or removed while the writer waited for its turn."""
+        path, stop = "metadata/t/1/1.journal", threading.Event()
+        store.append({path: b"0\n"})
+
+        def compact() -> None:
+            while not stop.is_set():
+                version = store.version(path)
+                if version:
+                    with store.open(path) as file:
+                        lines = file.read(version[1])
+                    store.put_document(path, [lines], at=version[1])
+
+        thread = threading.Thread(target=compact)
+        thread.start()
+        for number in range(1, 200):
+            store.append({path: b"%d\n" % number})
+        stop.set()
+        thread.join()
+        assert read(store, path).split() == [b"%d" % n for n in range(200)]
 
     def test_many_journals_at_once(self, store: InstanceStore) -> None:
         store.append({f"metadata/t/{n}/1.journal": b"x\n" for n in range(50)})

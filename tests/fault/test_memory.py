@@ -3,8 +3,6 @@
 Short in the suite; ``WADO_TEST_LARGE=1`` sends instances of 4 GB and a series of 5,000.
 """
 
-import hashlib
-import http.client
 import json
 import os
 import shutil
@@ -23,6 +21,16 @@ from pydicom.dataset import Dataset
 
 import synthetic
 from dimse import RawPeer, pdata, store_request
+from large import (
+    SOP_CLASS,
+    Form,
+    Large,
+    digest,
+    everything_agrees,
+    found,
+    get,
+    store_by_stow,
+)
 from memory import MEGABYTE, flat, wait_described
 from service import RunningArchive, wait_until
 from wado.dicom.pdu import COMMAND, LAST
@@ -33,9 +41,6 @@ LARGE = os.environ.get("WADO_TEST_LARGE") == "1"
 SIZE = (4095 if LARGE else 128) * MEGABYTE
 FRAGMENTS_SIZE = (10_000 if LARGE else 100) * MEGABYTE
 GROWTH = 60 * MEGABYTE
-BOUNDARY = "boundary-of-the-memory-test"
-SOP_CLASS = "1.2.840.10008.5.1.4.1.1.7.3"
-EXPLICIT, RLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5"
 PDV_BYTES = 120_000
 CONTEXT_ID = 1
 
@@ -45,53 +50,18 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningArchive
     """An archive that has done everything once: what it needs is loaded."""
     root = tmp_path_factory.mktemp("memory") / "data"
     with RunningArchive(root) as archive:
-        for fragments in (False, True):
-            warm = Large("warm", 8 * MEGABYTE, fragments=fragments)
+        forms: tuple[Form, ...] = ("native", "fragments")
+        for form in forms:
+            warm = Large("warm", 8 * MEGABYTE, form)
             store_by_dimse(archive, warm)
             retrieve_every_way(archive, warm)
-            warm = Large("warm-stow", 8 * MEGABYTE, fragments=fragments)
-            store_by_stow(archive, warm, chunked=fragments)
+            warm = Large("warm-stow", 8 * MEGABYTE, form)
+            store_by_stow(archive, warm, chunked=form == "fragments")
             retrieve_every_way(archive, warm)
         wait_described(archive)
         yield archive
         everything_agrees(archive)
     shutil.rmtree(root)  # up to 32 GB
-
-
-class Large:
-    """An instance that is made anew each time it is read."""
-
-    def __init__(self, name: str, size: int, *, fragments: bool = False) -> None:
-        self.size = size
-        self.fragments = fragments
-        self.transfer_syntax_uid = RLE if fragments else EXPLICIT
-        self.common: dict[str, Any] = {
-            "patient_id": f"{name}-{fragments}",
-            "study": f"{name}-{fragments}",
-        }
-        self.ds: Dataset = synthetic.instance(SOP_CLASS, series="large", **self.common)
-
-    @property
-    def frames(self) -> int:
-        """Number of frames, of 1 MB each."""
-        return self.size // MEGABYTE
-
-    @property
-    def path(self) -> str:
-        """Path of the instance below the base URL."""
-        ds = self.ds
-        return (
-            f"/dicomweb/studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}"
-            f"/instances/{ds.SOPInstanceUID}"
-        )
-
-    def data_set(self) -> Iterator[bytes]:
-        """Pieces of the bare data set."""
-        return synthetic.large_data_set(self.size, fragments=self.fragments, **self.common)
-
-    def part10(self) -> Iterator[bytes]:
-        """Pieces of the file."""
-        return synthetic.large_part10(self.size, fragments=self.fragments, **self.common)
 
 
 # ------------------------------------------------------------------ in
@@ -112,70 +82,16 @@ def store_by_dimse(archive: RunningArchive, large: Large) -> None:
         peer.release()
 
 
-def store_by_stow(archive: RunningArchive, large: Large, *, chunked: bool) -> None:
-    """STOW-RS, with a Content-Length or without."""
-    head = f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
-    end = f"\r\n--{BOUNDARY}--\r\n".encode()
-    headers = {
-        "Content-Type": f'multipart/related; type="application/dicom"; boundary={BOUNDARY}',
-        "Accept": "application/dicom+json",
-    }
-    if not chunked:
-        length = sum(map(len, large.part10()))
-        headers["Content-Length"] = str(len(head) + length + len(end))
-
-    def body() -> Iterator[bytes]:
-        yield head
-        yield from large.part10()
-        yield end
-
-    connection = http.client.HTTPConnection("127.0.0.1", archive.http_port, timeout=120)
-    connection.request("POST", "/dicomweb/studies", body(), headers=headers, encode_chunked=chunked)
-    answer = connection.getresponse()
-    text = answer.read()
-    connection.close()
-    assert answer.status == 200, text
-    assert "00081198" not in json.loads(text)
-
-
 # ------------------------------------------------------------------ out
-
-
-def get(archive: RunningArchive, path: str, accept: str = "*/*") -> Iterator[bytes]:
-    """Pieces of an answer of status 200."""
-    connection = http.client.HTTPConnection("127.0.0.1", archive.http_port, timeout=120)
-    try:
-        connection.request("GET", path, headers={"Accept": accept})
-        answer = connection.getresponse()
-        assert answer.status == 200, (path, answer.status, answer.read(1000))
-        while piece := answer.read(MEGABYTE):
-            yield piece
-    finally:
-        connection.close()
-
-
-def digest(pieces: Iterable[bytes]) -> str:
-    """SHA-256 of pieces."""
-    result = hashlib.sha256()
-    for piece in pieces:
-        result.update(piece)
-    return result.hexdigest()
 
 
 def retrieve_every_way(archive: RunningArchive, large: Large) -> None:
     """Whole instance, series, bulk data, first and last frames, metadata."""
     path = large.path
-
-    def visible() -> bool:
-        try:
-            return bool(b"".join(get(archive, f"{path}/metadata")))
-        except AssertionError:
-            return False
-
-    wait_until(visible, timeout_s=60, reason="in the metadata")
+    wait_until(lambda: found(archive, path), timeout_s=60, reason="in the metadata")
     whole = "application/dicom; transfer-syntax=*"
     assert sum(map(len, get(archive, path, whole))) > large.size
-    series = path.partition("/instances/")[0]
+    series = large.series
     assert sum(map(len, get(archive, series, f"multipart/related; type={whole}"))) > large.size
     assert sum(map(len, get(archive, f"{path}/bulkdata/7FE00010"))) >= large.size
     for number in {1, large.frames}:
@@ -186,13 +102,6 @@ def retrieve_every_way(archive: RunningArchive, large: Large) -> None:
     assert sum(map(len, frames)) > min(large.frames, 1000) * MEGABYTE
     (metadata,) = json.loads(b"".join(get(archive, f"{series}/metadata")))
     assert metadata["00280008"]["Value"] == [large.frames]
-
-
-def everything_agrees(archive: RunningArchive) -> None:
-    """`wado check` finds nothing wrong, and nothing half-written is there."""
-    check = archive.wado("check", "--root", str(archive.root))
-    assert check.returncode == 0, check.stdout + check.stderr
-    assert not list(archive.root.rglob("*.part"))
 
 
 def report(what: str, growth: dict[str, int], started: float) -> None:
@@ -220,7 +129,7 @@ def test_a_large_instance_goes_in_and_out_with_flat_memory(running: RunningArchi
 
 @pytest.mark.parametrize("way", ["dimse", "stow"])
 def test_thousands_of_fragments_go_in_and_out_with_flat_memory(running: RunningArchive, way: str):
-    large = Large(f"fragments-{way}", FRAGMENTS_SIZE, fragments=True)
+    large = Large(f"fragments-{way}", FRAGMENTS_SIZE, "fragments")
     started = time.monotonic()
     with flat(running, GROWTH) as growth:
         if way == "dimse":
@@ -288,14 +197,6 @@ def get_json(archive: RunningArchive, path: str) -> dict[str, Any]:
         assert e.code == 404, e.code  # noqa: PT017 - the series is not known yet
         return {}
     return {row["00080018"]["Value"][0]: row for row in rows}
-
-
-def found(archive: RunningArchive, path: str) -> bool:
-    """Whether the metadata of an instance is there."""
-    try:
-        return bool(b"".join(get(archive, f"{path}/metadata")))
-    except AssertionError:
-        return False
 
 
 def with_functional_groups(number: int, frames: int) -> Dataset:

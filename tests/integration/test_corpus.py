@@ -19,6 +19,8 @@ from wado.services.storescu import DicomFile, SendSummary, find_files, send
 from wado.settings import load_settings
 
 BOUNDARY = "corpus-boundary-of-the-test"
+NEVER_SENT = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.2"}
+"""Implicit VR and big endian come back as Explicit VR Little Endian (PS3.18 §8.7.3.4)."""
 Counts = dict[str, tuple[int, int]]
 
 
@@ -167,7 +169,8 @@ def test_every_file_by_stow_is_stored_byte_for_byte_or_refused_with_a_reason(
     assert set(kept) == set(accepted)
     for uid, path in accepted.items():
         assert kept[uid].read_bytes() == path.read_bytes()
-        assert retrieved(running, kept[uid]) == path.read_bytes()
+        if read_file_meta(path.read_bytes()).transfer_syntax_uid not in NEVER_SENT:
+            assert retrieved(running, kept[uid]) == path.read_bytes()
     assert everything_agrees(running) == len(kept) > 300
 
 

@@ -1,12 +1,21 @@
 """Records survive the way over the log, also between versions."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 
 import orjson
 import pytest
 
 from wado.errors import InvalidMessage, InvalidUID
-from wado.records import DicomImageMeta, DicomStateMeta, DicomStoreMeta, Topic, WadoAccessLog
+from wado.records import (
+    CommitmentMeta,
+    DicomDeleteMeta,
+    DicomImageMeta,
+    DicomImageRemoval,
+    DicomStateMeta,
+    DicomStoreMeta,
+    Topic,
+    WadoAccessLog,
+)
 
 STORE = DicomStoreMeta(
     tenant_id="default",
@@ -77,6 +86,30 @@ def test_all_messages_of_a_study_have_one_key():
     assert STORE.key == STATE.key == IMAGE.key == "default/1.2.3"
 
 
+DELETE = DicomDeleteMeta("default", "1.2.3", "2026-01-02T03:04:05.000006+00:00", "trace")
+
+
+def test_announcement_and_deletion_are_told_apart():
+    with pytest.raises(InvalidMessage):
+        DicomStoreMeta.from_json(DELETE.to_json())
+    with pytest.raises(InvalidMessage):
+        DicomDeleteMeta.from_json(STORE.to_json())
+    assert DELETE.key == STORE.key, "in one order"
+
+
+def test_deletion_covers_what_is_below_it():
+    instance = STORE.ref
+    series = replace(DELETE, series_instance_uid=instance.series_instance_uid)
+    one = replace(series, sop_instance_uid=instance.sop_instance_uid)
+    assert (DELETE.ref, series.ref, one.ref) == (instance.study, instance.series, instance)
+    for meta in (DELETE, series, one):
+        assert meta.covers(instance)
+        assert not meta.covers(replace(instance, tenant_id="other"))
+    assert not one.covers(replace(instance, sop_instance_uid="1.9"))
+    assert not series.covers(replace(instance, series_instance_uid="1.9"))
+    assert not DELETE.covers(replace(instance, study_instance_uid="1.9"))
+
+
 def test_topics_are_named_as_in_the_design():
     assert [topic.value for topic in Topic] == [
         "storage_queue",
@@ -84,10 +117,22 @@ def test_topics_are_named_as_in_the_design():
         "dicom_state_queue",
         "dicom_image_queue",
         "transcode_queue",
+        "commitment_queue",
         "webapi_access_queue",
     ]
 
 
-@pytest.mark.parametrize("record", [DicomStoreMeta, DicomStateMeta, DicomImageMeta, WadoAccessLog])
+@pytest.mark.parametrize(
+    "record",
+    [
+        DicomStoreMeta,
+        DicomDeleteMeta,
+        DicomStateMeta,
+        DicomImageMeta,
+        DicomImageRemoval,
+        CommitmentMeta,
+        WadoAccessLog,
+    ],
+)
 def test_every_record_names_its_tenant_first(record):
     assert fields(record)[0].name == "tenant_id"

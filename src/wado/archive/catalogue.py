@@ -1,20 +1,24 @@
 """Catalogue: put what was announced into the index, the journals, and the record topics.
 
-The order is index, journal, records; the caller commits last. A crash anywhere repeats the batch,
-and each step is idempotent (DESIGN §5.2).
+The order is index, then journal and records; the caller commits last. A crash anywhere repeats the
+batch, and each step is idempotent (DESIGN §5.2).
 """
 
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any
 
+from wado.archive.aside import bring_back, quarantine
+from wado.archive.delete import delete_instances
 from wado.archive.journal import Journals, journal_line, metadata_of
 from wado.archive.paths import journal_path
 from wado.archive.store import as_stored
 from wado.dicom.describe import Description, describe
-from wado.dicom.uids import SeriesRef
+from wado.dicom.uids import InstanceRef, SeriesRef
 from wado.errors import (
     CannotUnderstand,
     InvalidMessage,
@@ -24,7 +28,13 @@ from wado.errors import (
     WadoError,
 )
 from wado.ports import Archive, Batch, Delivered, Message
-from wado.records import DicomImageMeta, DicomStateMeta, DicomStoreMeta, Topic
+from wado.records import (
+    DicomDeleteMeta,
+    DicomImageMeta,
+    DicomStateMeta,
+    DicomStoreMeta,
+    Topic,
+)
 
 _MAX_APPENDS = 128
 """Journals appended at a time; each is an open file."""
@@ -43,7 +53,7 @@ class Catalogued:
 
 
 def catalogue_batch(archive: Archive, journals: Journals, batch: Batch) -> int:
-    """Catalogue a batch of `storage_queue`; how many instances are new or changed.
+    """Catalogue a batch of `storage_queue`; how many instances are new, changed or deleted.
 
     A message or a file that can never be processed goes to the dead letters, its file to the
     quarantine, each with the reason. The batch is not committed here.
@@ -59,6 +69,12 @@ def catalogue_batch(archive: Archive, journals: Journals, batch: Batch) -> int:
         item = _read_message(archive, journals, batch, message)
         if item is None:
             continue
+        if isinstance(item, DicomDeleteMeta):
+            # What was announced before it, is catalogued before it: one order.
+            done += catalogue(archive, journals, read.values())
+            read, size = {}, 0
+            done += delete_instances(archive, journals, item)
+            continue
         read[item.meta.file_path] = item
         size += len(item.line)
         if size > _MAX_BYTES:
@@ -69,22 +85,61 @@ def catalogue_batch(archive: Archive, journals: Journals, batch: Batch) -> int:
 
 def _read_message(
     archive: Archive, journals: Journals, batch: Batch, message: Delivered
-) -> Catalogued | None:
+) -> Catalogued | DicomDeleteMeta | None:
     try:
-        meta = DicomStoreMeta.from_json(message.body)
+        meta = _meta_of(message)
         ref = meta.ref
     except (InvalidMessage, InvalidRequest) as e:
         batch.reject(message, str(e))
         return None
+    if isinstance(meta, DicomDeleteMeta):
+        return meta
+    assert isinstance(ref, InstanceRef)
     try:
         return read_instance(archive, _not_outdated(archive, journals, meta, ref.series))
     except NotFound:
-        batch.reject(message, f"the file {meta.file_path} is not there")
+        return _read_deleted(archive, batch, message, meta)
     except CannotUnderstand as e:
         # In this order: after a crash in between, the file is still there to say why.
         batch.reject(message, f"{ref.sop_instance_uid}: {e}")
-        archive.store.quarantine(meta.file_path, str(e))
+        quarantine(archive.store, meta.file_path, str(e))
     return None
+
+
+def _meta_of(message: Delivered) -> DicomStoreMeta | DicomDeleteMeta:
+    try:
+        return DicomStoreMeta.from_json(message.body)
+    except InvalidMessage:
+        with suppress(InvalidMessage):
+            return DicomDeleteMeta.from_json(message.body)
+        raise
+
+
+def _read_deleted(
+    archive: Archive, batch: Batch, message: Delivered, meta: DicomStoreMeta
+) -> Catalogued | None:
+    """Read an instance whose file is not there.
+
+    If a deletion took it that came before its announcement, it was stored again after that, and
+    is given back. A deletion that comes after it, too, has its turn later.
+    """
+    if _is_deleted_later(batch, message, meta.ref):
+        return None
+    store = archive.store
+    if bring_back(store, meta.ref, digest=meta.digest) or store.version(meta.file_path):
+        return read_instance(archive, as_stored(archive, meta))
+    batch.reject(message, f"the file {meta.file_path} is not there")
+    return None
+
+
+def _is_deleted_later(batch: Batch, message: Delivered, ref: InstanceRef) -> bool:
+    for later in batch.messages:
+        if later.offset > message.offset and later.key == message.key:
+            with suppress(InvalidMessage, InvalidRequest):
+                meta = _meta_of(later)
+                if isinstance(meta, DicomDeleteMeta) and meta.covers(ref):
+                    return True
+    return False
 
 
 def _not_outdated(
@@ -168,12 +223,40 @@ def catalogue(
         appends[journal_path(ref)] = b"".join(i.line for i in fresh)
     if not states:
         return 0
-    archive.index.put(states)
+    archive.index.put(states, flush=False)
+    # Visible once it is written; the three flushes together take as long as the longest of them.
+    _all_at_once(
+        lambda: _append(archive, appends),
+        lambda: (publish or archive.log.publish)(messages),
+        archive.index.flush,
+    )
+    return sum(data.count(b"\n") for data in appends.values())
+
+
+def _append(archive: Archive, appends: Mapping[str, bytes]) -> None:
     paths = sorted(appends)
     for start in range(0, len(paths), _MAX_APPENDS):
         archive.store.append({p: appends[p] for p in paths[start : start + _MAX_APPENDS]})
-    (publish or archive.log.publish)(messages)
-    return sum(data.count(b"\n") for data in appends.values())
+
+
+def _all_at_once(first: Callable[[], None], *others: Callable[[], None]) -> None:
+    """Run functions at the same time, each in a thread; the first error of any is raised."""
+    errors: list[BaseException] = []
+
+    def guarded(function: Callable[[], None]) -> None:
+        try:
+            function()
+        except BaseException as e:  # noqa: BLE001 - raised again by the caller's thread
+            errors.append(e)
+
+    threads = [Thread(target=guarded, args=(function,)) for function in others]
+    for thread in threads:
+        thread.start()
+    guarded(first)
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def _line(meta: DicomStoreMeta, image: DicomImageMeta, description: Description) -> bytes:

@@ -3,7 +3,6 @@
 The files are the truth; everything else is derived from them and can be made again.
 """
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -12,7 +11,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 
+from wado.archive.aside import bring_back, deleted_files, quarantine, set_deleted_aside
 from wado.archive.describe import correct_count, describe_series
+from wado.archive.digests import digest_of
 from wado.archive.journal import Entry, Journals, SeriesView, deleted_line
 from wado.archive.paths import instance_path, journal_path
 from wado.archive.store import announce_instances
@@ -22,7 +23,6 @@ from wado.errors import CannotUnderstand, NotFound
 from wado.ports import Archive, StoredFile
 from wado.records import DicomStoreMeta
 
-_READ_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
 _ABANDONED_S = 24 * 3600.0
 
@@ -30,6 +30,8 @@ _ABANDONED_S = 24 * 3600.0
 class Finding(StrEnum):
     """What can be wrong."""
 
+    NOT_MOVED = "file of a deleted instance that was not set aside"
+    SET_ASIDE = "instance whose file is among the deleted ones"
     NOT_ANNOUNCED = "file that is not in the metadata"
     FILE_MISSING = "instance whose file is missing"
     FILE_CHANGED = "file that differs from what was received"
@@ -157,9 +159,17 @@ class _Check:
     def _faults(self, ref: SeriesRef, files: Sequence[StoredFile], there: int) -> Iterator[_Fault]:
         view = self._journals.view(ref)
         known = view.entries if view else {}
+        memory = self._journals.memory(ref)
         for file in files:
-            entry = known.get(file.ref.sop_instance_uid)
-            yield from self._unknown(file) if entry is None else self._changed(file, entry)
+            uid = file.ref.sop_instance_uid
+            if uid in known:
+                yield from self._changed(file, known[uid])
+            elif memory and file.modified_s < _seconds(memory.deleted.get(uid)):
+                # The way from the tombstone to here was not finished, and isn't on the log.
+                mend = partial(set_deleted_aside, self._archive.store, [file.file_path])
+                yield _Fault(Finding.NOT_MOVED, file.file_path, mend=mend)
+            else:
+                yield from self._unknown(file)
         yield from self._lost(ref, files, known.values())
         view = self._journals.view(ref)
         yield from self._index_faults(ref, view, files)
@@ -169,7 +179,7 @@ class _Check:
         detail = ""
         if file.file_size != entry.file_size:
             detail = f"{file.file_size} bytes, {entry.file_size} were received"
-        elif self._deep and digest_of(self._archive, file.file_path) != entry.digest:
+        elif self._deep and digest_of(self._archive.store, file.file_path) != entry.digest:
             detail = "the SHA-256 differs"
         if detail:  # never mended by itself: a person must decide which is right
             yield _Fault(Finding.FILE_CHANGED, file.file_path, detail)
@@ -179,7 +189,7 @@ class _Check:
         try:
             meta = meta_of_file(self._archive, file)
         except CannotUnderstand as e:
-            mend = partial(self._archive.store.quarantine, path, str(e))
+            mend = partial(quarantine, self._archive.store, path, str(e))
             yield _Fault(Finding.UNREADABLE, path, str(e), mend)
         except NotFound:
             return  # moved to the quarantine meanwhile
@@ -192,11 +202,18 @@ class _Check:
     ) -> Iterator[_Fault]:
         """Find instances without a file; mended, they are out of the metadata."""
         there = {file.ref.sop_instance_uid for file in files}
-        for uid in [e.sop_instance_uid for e in entries if e.sop_instance_uid not in there]:
+        store = self._archive.store
+        for entry in [e for e in entries if e.sop_instance_uid not in there]:
+            uid = entry.sop_instance_uid
             at = InstanceRef(ref.tenant_id, ref.study_instance_uid, ref.series_instance_uid, uid)
-            if self._archive.store.version(instance_path(at)) is None:  # it may just have come
+            if store.version(instance_path(at)) is not None:
+                continue  # it came a moment ago
+            if any(deleted_files(store, at)):
+                back = partial(bring_back, store, at, digest=entry.digest)
+                yield _Fault(Finding.SET_ASIDE, at.path, mend=back)
+            else:
                 lines = {journal_path(ref): deleted_line(uid, "file missing")}
-                mend = partial(self._archive.store.append, lines)
+                mend = partial(store.append, lines)
                 yield _Fault(Finding.FILE_MISSING, at.path, mend=mend)
 
     def _index_faults(
@@ -245,6 +262,10 @@ class _Check:
                 self._unannounced.append(meta_of_file(self._archive, file))
 
 
+def _seconds(time: str | None) -> float:
+    return datetime.fromisoformat(time).timestamp() if time else 0.0
+
+
 def series_files(
     archive: Archive, tenant_id: str | None = None
 ) -> Iterator[tuple[SeriesRef, list[StoredFile]]]:
@@ -277,15 +298,6 @@ def warehouse_instances(archive: Archive, ref: SeriesRef) -> set[str]:
     return {r["sop_instance_uid"] for r in rows}
 
 
-def digest_of(archive: Archive, path: str) -> str:
-    """SHA-256 of a file as hex digits."""
-    with archive.store.open(path) as file:
-        digest = hashlib.sha256()
-        while piece := file.read(_READ_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def meta_of_file(archive: Archive, file: StoredFile) -> DicomStoreMeta:
     """Announce a file anew from what it holds.
 
@@ -296,7 +308,7 @@ def meta_of_file(archive: Archive, file: StoredFile) -> DicomStoreMeta:
     """
     with archive.store.open(file.file_path) as opened:
         head = read_file_meta(opened.read(_HEAD_BYTES))
-    digest = digest_of(archive, file.file_path)
+    digest = digest_of(archive.store, file.file_path)
     ref = file.ref
     return DicomStoreMeta(
         tenant_id=ref.tenant_id,

@@ -1,15 +1,15 @@
 """Write the metadata documents of series and studies: DICOM JSON, ready to send."""
 
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 
 import orjson
 
 from wado.archive.journal import Journals, SeriesView, described_line
+from wado.archive.json_documents import gzipped, json_array, rebase_bulk_uris
 from wado.archive.paths import journal_path, series_document_path, study_document_path
 from wado.dicom.uids import SeriesRef, StudyRef
-from wado.ports import Archive, Level, Match, Query
+from wado.ports import Archive, Level, Match, Query, Row
 from wado.records import DicomStateMeta
 
 _GZIP_LEVEL = 5
@@ -32,15 +32,22 @@ def describe_series(archive: Archive, journals: Journals, ref: SeriesRef) -> Ser
         return None
     path = series_document_path(ref)
     if view is None:
-        archive.store.delete([f"{path}.json", f"{path}.json.gz"])
+        archive.store.delete(documents_of(path))
         return None
     if view.described:
         return view
     _put_both(archive, path, lambda: json_array(journals.metadata(view)))
     # Only if nothing was appended while we wrote; else the documents are not announced as current.
     if not archive.store.append({journal_path(ref): described_line()}, at=view.size):
+        if journals.view(ref) is None:  # deleted while we wrote: nothing of it may stay
+            archive.store.delete(documents_of(path))
         return None
     return journals.view(ref)
+
+
+def documents_of(path: str) -> list[str]:
+    """Paths of the ready documents of a series or study, from that without an ending."""
+    return [f"{path}.json", f"{path}.json.gz", f"{path}.parts"]
 
 
 def _count(view: SeriesView | None) -> int:
@@ -53,10 +60,15 @@ def correct_count(archive: Archive, ref: SeriesRef, view: SeriesView | None) -> 
     row = archive.index.series(ref)
     if row is None or row["number_of_series_related_instances"] == count:
         return
+    archive.index.put([state_of_row(row, count)])
+
+
+def state_of_row(row: Row, count: int) -> DicomStateMeta:
+    """Make the state of a series from its row; it has `count` instances now."""
     known = {f.name for f in fields(DicomStateMeta)}
     values = {k: v for k, v in row.items() if k in known}
     values["number_of_series_related_instances"] = count
-    archive.index.put([DicomStateMeta(**values)])
+    return DicomStateMeta(**values)
 
 
 def describe_study(archive: Archive, journals: Journals, ref: StudyRef) -> bool:
@@ -68,7 +80,7 @@ def describe_study(archive: Archive, journals: Journals, ref: StudyRef) -> bool:
     views = study_views(archive, journals, ref)
     path = study_document_path(ref)
     if not views:
-        archive.store.delete([f"{path}.json", f"{path}.json.gz", f"{path}.parts"])
+        archive.store.delete(documents_of(path))
         return True
     if not all(v.described for v in views):
         return False
@@ -77,6 +89,8 @@ def describe_study(archive: Archive, journals: Journals, ref: StudyRef) -> bool:
         return True
     _put_both(archive, path, lambda: json_array(study_texts(journals, views)))
     archive.store.put_document(f"{path}.parts", [parts])
+    if not study_views(archive, journals, ref):  # deleted while we wrote: nothing of it may stay
+        archive.store.delete(documents_of(path))
     return True
 
 
@@ -103,41 +117,9 @@ def study_parts(views: Iterable[SeriesView]) -> bytes:
     return orjson.dumps({v.ref.series_instance_uid: v.size for v in views})
 
 
-def rebase_bulk_uris(text: bytes, prefix: bytes) -> bytes:
-    """Make bulk data URIs of DICOM JSON (relative to the series) relative to something else.
-
-    Parameters
-    ----------
-    text
-        DICOM JSON of an instance, as in the journal.
-    prefix
-        What stands in place of ``instances/``.
-    """
-    return text.replace(b'"BulkDataURI":"instances/', b'"BulkDataURI":"' + prefix)
-
-
-def json_array(texts: Iterable[bytes]) -> Iterator[bytes]:
-    """Make one JSON array of JSON texts, piece by piece."""
-    opening = b"["
-    for text in texts:
-        yield opening + text
-        opening = b",\n"
-    yield b"]" if opening == b",\n" else b"[]"
-
-
 def _put_both(archive: Archive, path: str, pieces: Callable[[], Iterable[bytes]]) -> None:
     archive.store.put_document(f"{path}.json", pieces())
-    archive.store.put_document(f"{path}.json.gz", _gzipped(pieces()))
-
-
-def _gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Compress as one gzip member, without a time: equal metadata give equal files."""
-    compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 31)
-    for piece in pieces:
-        out = compressor.compress(piece)
-        if out:
-            yield out
-    yield compressor.flush()
+    archive.store.put_document(f"{path}.json.gz", gzipped(pieces(), _GZIP_LEVEL))
 
 
 def _read_or_none(archive: Archive, path: str) -> bytes | None:

@@ -6,13 +6,14 @@ one append, whatever is there already. A line ``{"described":…}`` says that th
 documents cover all lines before it; the next append makes them stale by its mere place.
 """
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -24,6 +25,10 @@ from wado.ports import InstanceStore
 
 RECENT_S = 0.05
 """How old the view of a series may be that `Journals.recent` gives."""
+ON_REQUEST = "deleted on request"
+"""Why an instance was deleted: not because its file was lost, which is not told to clients."""
+_HEAD_BYTES = 512
+"""What tells two journals apart: it holds when the first line was written."""
 _MAX_LOOKED_AT = 10_000
 _MAX_BYTES = 100 << 20
 """Entries that a process keeps parsed, by the length of their text, which tells their size in
@@ -35,7 +40,7 @@ class Entry:
     """One instance of a series.
 
     `bulk` maps a tag path to (offset, length) in the file; `metadata_offset` and
-    `metadata_length` locate its DICOM JSON in the journal.
+    `metadata_length` locate its DICOM JSON in the journal, in the line at `line_offset`.
     """
 
     sop_instance_uid: str
@@ -50,14 +55,17 @@ class Entry:
     bulk: Mapping[str, tuple[int, int]]
     metadata_offset: int
     metadata_length: int
+    line_offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesView:
     """A series as its journal has it up to `size` bytes; immutable.
 
-    `described` tells that the ready metadata documents show exactly this; `weight` is the length
-    of the text of the entries in bytes.
+    `described` tells that the ready metadata documents show exactly this; `deleted` has the time
+    (ISO 8601, UTC) of each instance that was deleted, and not stored again; `weight` is the length
+    of the text of the entries in bytes. `head` is how the journal begins: another one that came by
+    the same identity begins otherwise.
     """
 
     ref: SeriesRef
@@ -66,6 +74,8 @@ class SeriesView:
     entries: Mapping[str, Entry] = field(repr=False)
     described: bool
     weight: int = 0
+    head: bytes = field(default=b"", repr=False)
+    deleted: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def etag(self) -> str:
@@ -81,7 +91,7 @@ class SeriesView:
 
 
 def journal_line(entry: Mapping[str, Any], metadata: Mapping[str, Any] | bytes) -> bytes:
-    """Make the line of an instance; `entry` has the fields of `Entry` but for the last two."""
+    """Make the line of an instance; `entry` has the fields of `Entry` but for the last three."""
     text = metadata if isinstance(metadata, bytes) else orjson.dumps(metadata)
     return orjson.dumps(entry) + b"\t" + text + b"\n"
 
@@ -97,14 +107,23 @@ def described_line() -> bytes:
     return b'{"described":true}\t\n'
 
 
-def deleted_line(sop_instance_uid: str, reason: str) -> bytes:
-    """Make the line that takes an instance out of the series; its UID stays known as deleted."""
+def deleted_line(sop_instance_uid: str, reason: str, *, at: str = "") -> bytes:
+    """Make the line that takes an instance out of the series.
+
+    With `ON_REQUEST` as `reason` its UID stays known as deleted, `at` that time (default: now).
+    """
     entry = {
         "sop_instance_uid": sop_instance_uid,
-        "deleted": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "deleted": at or datetime.now(UTC).isoformat(timespec="microseconds"),
         "reason": reason,
     }
     return orjson.dumps(entry) + b"\t\n"
+
+
+def compacted_line() -> bytes:
+    """Make the line with which a compacted journal begins: unlike any other's."""
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    return orjson.dumps({"compacted": now, "unique": os.urandom(8).hex()}) + b"\t\n"
 
 
 class Journals:
@@ -127,6 +146,11 @@ class Journals:
 
     def view(self, ref: SeriesRef) -> SeriesView | None:
         """The series as it is now, or None if the archive has no instance of it."""
+        view = self.memory(ref)
+        return view if view is not None and view.entries else None
+
+    def memory(self, ref: SeriesRef) -> SeriesView | None:
+        """Like `view`, and a series without instances whose deleted ones are remembered."""
         known = self._views.get(ref)
         version = self._store.version(journal_path(ref))
         if version is None:
@@ -137,11 +161,11 @@ class Journals:
             view = self._read(ref, known, version)
             if view is not known:
                 self._remember(ref, view)
-            return view if view.entries else None
+            return view
         with self._lock:
             if ref in self._views:
                 self._views.move_to_end(ref)
-        return known if known.entries else None
+        return known
 
     def recent(self, ref: SeriesRef) -> SeriesView | None:
         """The series as it was at most `RECENT_S` ago; saves a look at the file each time.
@@ -162,21 +186,27 @@ class Journals:
         self, ref: SeriesRef, known: SeriesView | None, version: tuple[int, int]
     ) -> SeriesView:
         identity, _ = version
-        if known is None or known.identity != identity or known.size > version[1]:
-            known = SeriesView(ref, identity, 0, {}, described=False)
-        entries, described, size = dict(known.entries), known.described, known.size
-        weight = known.weight
         with self._store.open(journal_path(ref)) as file:
+            head = file.read(_HEAD_BYTES)
+            if (
+                known is None
+                or known.identity != identity
+                or known.size > version[1]
+                or not head.startswith(known.head)
+            ):
+                known = SeriesView(ref, identity, 0, {}, described=False)
+            entries, described, size = dict(known.entries), known.described, known.size
+            deleted, weight = dict(known.deleted), known.weight
             file.seek(size)
             for line in file:  # one by one: the journal of a long series is large
                 if not line.endswith(b"\n"):
                     break  # being written, or torn
-                described = _apply(entries, line[:-1], size)
+                described = _apply(entries, deleted, line[:-1], size)
                 size += len(line)
                 weight += line.find(b"\t")
         if size == known.size:
             return known
-        return SeriesView(ref, identity, size, entries, described, weight)
+        return SeriesView(ref, identity, size, entries, described, weight, head[:size], deleted)
 
     def _remember(self, ref: SeriesRef, view: SeriesView | None) -> None:
         with self._lock:
@@ -192,16 +222,33 @@ class Journals:
 
     def metadata(self, view: SeriesView, entries: Iterable[Entry] | None = None) -> Iterator[bytes]:
         """DICOM JSON of instances, one object each, in the order of `entries` (default: all)."""
+        chosen = view.ordered() if entries is None else list(entries)
         with self._store.open(journal_path(view.ref)) as file:
-            for entry in view.ordered() if entries is None else entries:
-                file.seek(entry.metadata_offset)
-                text = file.read(entry.metadata_length)
-                if len(text) != entry.metadata_length:
-                    raise NotFound(f"metadata of {entry.sop_instance_uid}")
-                yield text
+            if self._is_as_in(view):
+                yield from _texts(file, chosen)
+                return
+        now = self.memory(view.ref)  # it was compacted since: each line has another place
+        known = now.entries if now else {}
+        if any(entry.sop_instance_uid not in known for entry in chosen):
+            raise NotFound("instances were deleted meanwhile")
+        with self._store.open(journal_path(view.ref)) as file:
+            yield from _texts(file, [known[entry.sop_instance_uid] for entry in chosen])
+
+    def _is_as_in(self, view: SeriesView) -> bool:
+        version = self._store.version(journal_path(view.ref))
+        return version is not None and version[0] == view.identity
 
 
-def _apply(entries: dict[str, Entry], line: bytes, offset: int) -> bool:
+def _texts(file: BinaryIO, entries: Iterable[Entry]) -> Iterator[bytes]:
+    for entry in entries:
+        file.seek(entry.metadata_offset)
+        text = file.read(entry.metadata_length)
+        if len(text) != entry.metadata_length:
+            raise NotFound(f"metadata of {entry.sop_instance_uid}")
+        yield text
+
+
+def _apply(entries: dict[str, Entry], deleted: dict[str, str], line: bytes, offset: int) -> bool:
     """Add a line to the entries; whether it says that documents are up to date."""
     tab = line.find(b"\t")
     try:
@@ -210,10 +257,15 @@ def _apply(entries: dict[str, Entry], line: bytes, offset: int) -> bool:
         return False
     if value.get("described"):
         return True
+    if value.get("compacted"):
+        return False
     uid = value["sop_instance_uid"]
     if value.get("deleted"):
         entries.pop(uid, None)
+        if value.get("reason") == ON_REQUEST:
+            deleted[uid] = value["deleted"]
         return False
+    deleted.pop(uid, None)
     pixel = value.get("pixel")
     entries[uid] = Entry(
         sop_instance_uid=uid,
@@ -228,5 +280,6 @@ def _apply(entries: dict[str, Entry], line: bytes, offset: int) -> bool:
         bulk=value["bulk"],
         metadata_offset=offset + tab + 1,
         metadata_length=len(line) - tab - 1,
+        line_offset=offset,
     )
     return False

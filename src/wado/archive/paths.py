@@ -24,3 +24,13 @@ def series_document_path(ref: SeriesRef) -> str:
 def study_document_path(ref: StudyRef) -> str:
     """Path of the metadata of a study, without ``.json`` or ``.json.gz``."""
     return f"metadata/{ref.tenant_id}/{ref.study_instance_uid}"
+
+
+def deletion_path(ref: StudyRef) -> str:
+    """Path of the document that remembers that something of a study was deleted."""
+    return f"{study_document_path(ref)}.deleted"
+
+
+def commitment_path(tenant_id: str, transaction_uid: str) -> str:
+    """Path of the journal of a storage commitment: the request, then the result."""
+    return f"commitments/{tenant_id}/{transaction_uid}.journal"

@@ -4,7 +4,7 @@ import errno
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import BinaryIO
@@ -42,7 +42,7 @@ class Part:
     """One thing of an answer: its media type as sent, and its bytes."""
 
     content_type: str
-    pieces: tuple[Piece, ...]
+    pieces: Iterable[Piece]
     location: str = ""
 
     @property
@@ -148,6 +148,23 @@ class OpenFiles:
         if len(data) != piece.length:
             raise NotFound(f"{piece.path} ends early")
         return data
+
+    def is_open(self, piece: FileSlice) -> bool:
+        """Whether the file of a slice is open, so that lending it needs no waiting."""
+        return (piece.path, piece.identity) in self._files
+
+    def open(self, piece: FileSlice) -> None:
+        """Open the file of a slice, to be read soon; NotFound if it is gone."""
+        self._give_back(self._take(piece))
+
+    @contextmanager
+    def lent(self, piece: FileSlice) -> Iterator[int | None]:
+        """Lend the file of a slice as a descriptor; None if it has none. NotFound if it is gone."""
+        opened = self._take(piece)
+        try:
+            yield opened.fd
+        finally:
+            self._give_back(opened)
 
     def read_into(self, piece: Piece, target: memoryview) -> None:
         """Read or work out a piece into memory of its length; raises as `read`."""

@@ -2,14 +2,17 @@
 
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import groupby
 
+from wado.archive.aside import deleted_at, deleted_files, quarantine
 from wado.archive.catalogue import Catalogued, catalogue, read_instance
 from wado.archive.check import meta_of_file, series_files
+from wado.archive.delete import remember_deletion
 from wado.archive.describe import describe_series, describe_study
-from wado.archive.journal import Journals
-from wado.archive.paths import journal_path, series_document_path
+from wado.archive.journal import ON_REQUEST, Journals, deleted_line
+from wado.archive.paths import deletion_path, instance_path, journal_path, series_document_path
 from wado.dicom.uids import SeriesRef
 from wado.errors import CannotUnderstand
 from wado.ports import Archive, Message, StoredFile
@@ -53,6 +56,8 @@ def reindex(archive: Archive, progress: Callable[[Rebuilt], None] | None = None)
             progress(done)
     if study is not None:
         describe_study(archive, journals, study)
+    for _, group in groupby(deleted_files(archive.store), key=lambda file: file.ref.series):
+        rebuild.deletions(group)
     return done
 
 
@@ -70,10 +75,30 @@ class _Rebuild:
 
     def series(self, ref: SeriesRef, files: list[StoredFile]) -> None:
         self._archive.store.delete([journal_path(ref)])
+        self.deletions(deleted_files(self._archive.store, ref))
         for start in range(0, len(files), _BATCH):
             self._batch(files[start : start + _BATCH])
         describe_series(self._archive, self._journals, ref)
         self._done.series += 1
+
+    def deletions(self, files: Iterable[StoredFile]) -> None:
+        """Remember what was deleted from a series, by the files that are still kept of it."""
+        store = self._archive.store
+        times: dict[str, str] = {}
+        for file in files:
+            ref = file.ref
+            view = self._journals.memory(ref.series)
+            if view and ref.sop_instance_uid in view.deleted:
+                continue
+            if store.version(instance_path(ref)) is None:
+                times[ref.sop_instance_uid] = max(
+                    times.get(ref.sop_instance_uid, ""), deleted_at(file)
+                )
+        if times:
+            lines = [deleted_line(uid, ON_REQUEST, at=at) for uid, at in sorted(times.items())]
+            store.append({journal_path(ref.series): b"".join(lines)})
+            if store.version(deletion_path(ref.study)) is None:
+                remember_deletion(store, ref.study, max(times.values()), [])
 
     def _batch(self, files: list[StoredFile]) -> None:
         items: list[Catalogued] = []
@@ -81,7 +106,7 @@ class _Rebuild:
             try:
                 items.append(read_instance(self._archive, meta_of_file(self._archive, file)))
             except CannotUnderstand as e:
-                self._archive.store.quarantine(file.file_path, str(e))
+                quarantine(self._archive.store, file.file_path, str(e))
                 self._done.quarantined += 1
         catalogue(self._archive, self._journals, items, publish=self._load)
         if items:

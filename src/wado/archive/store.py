@@ -5,12 +5,12 @@ together (group commit), announces them on the log, and only then resolves their
 """
 
 import hashlib
-import os
 from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
+from random import getrandbits
 from threading import Thread
 from types import TracebackType
 from typing import Self
@@ -73,10 +73,14 @@ class Announced:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An instance that is safe: what was announced of it, and whether it was new."""
+    """An instance that is safe: what was announced of it, and whether it was new.
+
+    It `is_news` if it is announced: it becomes visible soon, else it is already.
+    """
 
     meta: DicomStoreMeta
     outcome: StoreOutcome
+    is_news: bool = True
 
 
 class Reception:
@@ -99,7 +103,8 @@ class Reception:
 
     __slots__ = (
         "_announced", "_archive", "_digest", "_head", "_incoming", "_meta", "_pending", "_scanner",
-        "_source", "_study", "_tenant_id", "ref", "size", "sop_class_uid", "trace_id",
+        "_source", "_study", "_tenant_id", "ref", "size", "sop_class_uid", "sop_instance_uid",
+        "trace_id",
     )  # fmt: skip
 
     def __init__(
@@ -123,9 +128,11 @@ class Reception:
         self._meta: FileMeta | None = None
         self._scanner: HeadScanner | None = None
         self.ref: InstanceRef | None = None
-        self.sop_class_uid = ""
+        # Known also of an instance that is refused: the answer names it.
+        self.sop_class_uid = self.sop_instance_uid = ""
         self.size = 0
-        self.trace_id = os.urandom(16).hex()
+        # A name, not a secret: asking the system for chance would cost more than all the rest.
+        self.trace_id = f"{getrandbits(128):032x}"
         if announced:
             head = file_meta(
                 announced.sop_class_uid, announced.sop_instance_uid, announced.transfer_syntax_uid
@@ -180,8 +187,9 @@ class Reception:
             raise CannotUnderstand(f"the data set lacks {', '.join(missing)}")
         try:
             self.sop_class_uid = validate_uid(found[0x00080016])
+            self.sop_instance_uid = validate_uid(found[0x00080018])
             ref = InstanceRef.of(
-                self._tenant_id, found[0x0020000D], found[0x0020000E], found[0x00080018]
+                self._tenant_id, found[0x0020000D], found[0x0020000E], self.sop_instance_uid
             )
         except InvalidUID as e:
             raise CannotUnderstand(str(e)) from e
@@ -364,7 +372,7 @@ def store_group(
             continue
         if news is not None:
             announce.append(news)
-        results.append(Stored(news or meta, outcome))
+        results.append(Stored(news or meta, outcome, is_news=news is not None))
     try:
         announce_instances(archive, announce)
     except Unavailable as e:

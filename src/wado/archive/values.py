@@ -5,9 +5,12 @@ flat memory.
 """
 
 from threading import Lock
+from typing import Any
 
 from wado.archive.journal import Entry
 from wado.archive.pieces import Computed
+from wado.dicom.describe import describe
+from wado.dicom.image import first_value
 from wado.dicom.part10 import MAX_FILE_META_BYTES, read_file_meta
 from wado.dicom.sop_classes import transfer_syntax
 from wado.dicom.window import Read, data_set_reader
@@ -65,8 +68,16 @@ class StoredValue:
         with self._lock:
             if self._reader is None:
                 self._reader = self._open()
-            data = self._reader(offset, length)
-        return swapped(data, self._word_bytes) if self._word_bytes > 1 else data
+            return self._in_order(self._reader, offset, length)
+
+    def _in_order(self, read: Read, offset: int, length: int) -> bytes:
+        """Read bytes as they are in little endian; whole words, as those at the ends turn, too."""
+        size = self._word_bytes
+        if size == 1:
+            return read(offset, length)
+        before = (offset - self._value_offset) % size
+        words = (before + length + size - 1) // size
+        return swapped(read(offset - before, words * size), size)[before : before + length]
 
     def _open(self) -> Read:
         entry = self._entry
@@ -75,6 +86,9 @@ class StoredValue:
         if transfer_syntax(entry.transfer_syntax_uid).big_endian:
             # The VR stands before the value (PS3.5 §7.1.2): of bulky values nearly always 8 bytes.
             self._word_bytes = _WORD_BYTES.get(reader(self._value_offset - 8, 2), 1)
+            if entry.pixel is not None and self._value_offset == entry.pixel.offset:
+                bits = first_value(describe(self._read, entry.file_size).metadata, "00280100")
+                self._word_bytes = pixel_word_bytes(self._word_bytes, bits)
         return reader
 
     def _read(self, offset: int, length: int) -> bytes:
@@ -82,6 +96,15 @@ class StoredValue:
         with self._store.open(self._path) as file:
             file.seek(offset)
             return file.read(length)
+
+
+def pixel_word_bytes(word_bytes: int, bits_allocated: Any) -> int:
+    """Bytes of the words of Pixel Data in big endian: samples of 32 bits are turned round whole.
+
+    By the letter OW has words of 16 bits; the files there are of such samples don't keep to it.
+    """
+    is_wide = word_bytes == 2 and bits_allocated in (32, 64)
+    return bits_allocated // 8 if is_wide else word_bytes
 
 
 def swapped(data: bytes, word_bytes: int) -> bytes:

@@ -1,4 +1,4 @@
-"""VR of a tag, for Implicit VR and for UN: the data dictionary (PS3.6), and private ones.
+"""VR and keyword of a tag: the data dictionary (PS3.6), and private ones.
 
 The tables are those of pydicom. Only its two table modules are executed, not the package: that
 would cost a second at the start of a process.
@@ -25,13 +25,13 @@ def _table_module(name: str) -> ModuleType:
 
 
 @cache
-def _public() -> tuple[dict[int, tuple[str, ...]], list[tuple[int, int, str]]]:
-    """The dictionary, and mask, value and VR of repeating groups such as (60xx,3000)."""
+def _public() -> tuple[dict[int, tuple[str, ...]], list[tuple[int, int, str, str]]]:
+    """The dictionary, and mask, value, VR and keyword of repeating groups such as (60xx,3000)."""
     module = _table_module("_dicom_dict")
     repeaters = []
     for pattern, entry in module.RepeatersDictionary.items():
         mask = int("".join("0" if c == "x" else "F" for c in pattern), 16)
-        repeaters.append((mask, int(pattern.replace("x", "0"), 16), entry[0]))
+        repeaters.append((mask, int(pattern.replace("x", "0"), 16), entry[0], entry[4]))
     return module.DicomDictionary, repeaters
 
 
@@ -52,7 +52,34 @@ def public_vr(tag: int) -> str:
         return entry[0]
     if tag & 0xFFFF == 0:
         return "UL"
-    return next((vr for mask, value, vr in repeaters if tag & mask == value), "UN")
+    return next((vr for mask, value, vr, _ in repeaters if tag & mask == value), "UN")
+
+
+@lru_cache(maxsize=8192)
+def public_keyword(tag: int) -> str:
+    """Keyword of an attribute by the data dictionary; empty if it has none or is not listed."""
+    entries, repeaters = _public()
+    entry = entries.get(tag)
+    if entry is not None:
+        return entry[4]
+    return next((name for mask, value, _, name in repeaters if tag & mask == value), "")
+
+
+@cache
+def _tag_of_keyword() -> dict[str, int]:
+    entries, _ = _public()
+    return {entry[4]: tag for tag, entry in entries.items() if entry[4]}
+
+
+def public_tag(keyword: str) -> int | None:
+    """Tag of a keyword by the data dictionary; None if it isn't one, or one of many groups."""
+    return _tag_of_keyword().get(keyword)
+
+
+def has_many_values(tag: int) -> bool:
+    """Whether the data dictionary allows more than one value (PS3.6 §6, column VM)."""
+    entries, _ = _public()
+    return tag in entries and entries[tag][1] != "1"
 
 
 @lru_cache(maxsize=8192)

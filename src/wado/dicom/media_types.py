@@ -19,6 +19,7 @@ ANY = "*"
 OCTET_STREAM = "application/octet-stream"
 DICOM = "application/dicom"
 DICOM_JSON = "application/dicom+json"
+DICOM_XML = "application/dicom+xml"
 JSON = "application/json"
 
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -35,12 +36,13 @@ _JPEG = "1.2.840.10008.1.2.4."
 _MEDIA_TYPE_OF = MappingProxyType(
     {
         "1.2.840.10008.1.2.5": "image/dicom-rle",
-        **dict.fromkeys((f"{_JPEG}{n}" for n in (50, 51, 57, 70)), "image/jpeg"),
+        **dict.fromkeys((f"{_JPEG}{n}" for n in (*range(50, 67), 70)), "image/jpeg"),
         **dict.fromkeys((f"{_JPEG}{n}" for n in (80, 81)), "image/jls"),
         **dict.fromkeys((f"{_JPEG}{n}" for n in (90, 91)), "image/jp2"),
         **dict.fromkeys((f"{_JPEG}{n}" for n in (92, 93)), "image/jpx"),
         **dict.fromkeys((f"{_JPEG}{n}" for n in (110, 111, 112)), "image/jxl"),
         **dict.fromkeys((f"{_JPEG}{n}" for n in (201, 202, 203)), "image/jphc"),
+        "3.2.840.10008.1.2.4.96": "image/jphc",
         **dict.fromkeys((f"{_JPEG}{n}" for n in ("100", "100.1", "101", "101.1")), "video/mpeg"),
         **dict.fromkeys(
             (f"{_JPEG}{n}{f}" for n in (102, 103, 104, 105, 106) for f in ("", ".1")), "video/mp4"
@@ -93,11 +95,12 @@ class MediaRange:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A representation that the server can give."""
+    """A representation that the server can give; `stored` if it has not to be made first."""
 
     media_type: str
     multipart: bool = False
     transfer_syntax: str | None = None
+    stored: bool = True
 
     @property
     def content_type(self) -> str:
@@ -108,6 +111,28 @@ class Offer:
         if self.transfer_syntax is None:
             return self.media_type
         return f"{self.media_type};transfer-syntax={self.transfer_syntax}"
+
+
+_DICOM_ONLY = frozenset(
+    {DICOM, DICOM_JSON, "application/dicom+xml", OCTET_STREAM, "image/dicom-rle", "image/jls"}
+)
+_RENDERED_ONLY = frozenset(
+    {
+        "image/gif",
+        "image/png",
+        "text/html",
+        "text/plain",
+        "text/xml",
+        "text/rtf",
+        "application/pdf",
+    }
+)
+
+
+def mixes_categories(ranges: tuple[MediaRange, ...]) -> bool:
+    """Whether a list asks for DICOM and for rendered media types at once (PS3.18 §8.7.5)."""
+    names = {wanted.media_type for wanted in ranges}
+    return not names.isdisjoint(_DICOM_ONLY) and not names.isdisjoint(_RENDERED_ONLY)
 
 
 def media_type_of(transfer_syntax_uid: str) -> str:
@@ -171,11 +196,17 @@ def _range(media_type: MediaType) -> MediaRange:
         _ALIASES.get(name, name),
         multipart=multipart,
         transfer_syntax=parameters.get("transfer-syntax") or None,
-        q=_quality(parameters.get("q", "1")),
+        q=quality(parameters.get("q", "1")),
     )
 
 
-def _quality(text: str) -> float:
+def canonical(name: str) -> str:
+    """Name of the Standard, in lower case, for what clients write for a media type."""
+    return _ALIASES.get(name, name).lower()
+
+
+def quality(text: str) -> float:
+    """Read a q-value (RFC 9110 §12.4.2); what can't be read is 1."""
     try:
         return min(max(float(text), 0.0), 1.0)
     except ValueError:
@@ -203,13 +234,17 @@ _EVERYTHING = (MediaRange("*/*", transfer_syntax=ANY),)
 def select(ranges: tuple[MediaRange, ...], offers: tuple[Offer, ...]) -> Offer | None:
     """Choose the first offer that meets the best range; None if no range is met.
 
-    A range without transfer syntax is met by every one: the Standard's default is Explicit VR
-    Little Endian, which an offer states when it can be made, so offers are ordered accordingly.
+    A range that takes any transfer syntax, or any media type, gets what is stored, if it takes
+    that. One that names no transfer syntax gets the first offer of its media type, so offers begin
+    with the default (PS3.18 §8.7.3.4).
     """
     for wanted in ranges:
-        for offer in offers:
-            if _meets(offer, wanted):
-                return offer
+        met = [offer for offer in offers if _meets(offer, wanted)]
+        if not met:
+            continue
+        takes_any = wanted.transfer_syntax == ANY or wanted.media_type == "*/*"
+        stored = [offer for offer in met if offer.stored] if takes_any else met
+        return (stored or met)[0]
     return None
 
 

@@ -7,8 +7,11 @@ from wado.errors import InvalidRequest, InvalidUID
 
 MAX_UID_LENGTH = 64
 RESERVED_NAMES = frozenset(
-    {"metadata", "derived", "quarantine", "incoming", "log", "index", "warehouse", "run", "trash"}
-)
+    {
+        "metadata", "derived", "quarantine", "deleted", "commitments", "incoming", "log", "index",
+        "warehouse", "run", "trash",
+    }
+)  # fmt: skip
 """Folder names below the storage root that can't be tenant ids."""
 
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)*\Z")

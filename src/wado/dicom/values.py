@@ -118,7 +118,7 @@ def _numeric_strings(vr: str, number: Callable[[str], Any]) -> Convert:
     return convert
 
 
-def _decimal(text: str) -> float | str | None:
+def decimal_string(text: str) -> float | str | None:
     """DS as a number; as text if it isn't one (PS3.18 Table F.2.3-1 allows both)."""
     try:
         value = float(text)
@@ -127,7 +127,8 @@ def _decimal(text: str) -> float | str | None:
     return value if isfinite(value) and "_" not in text else text
 
 
-def _integer(text: str) -> int | str | None:
+def integer_string(text: str) -> int | str | None:
+    """IS as a number; as text if it isn't one, or one that JSON readers would round."""
     try:
         value = int(text)
     except ValueError:
@@ -223,8 +224,8 @@ def _converters(order: str, decode: Callable[[bytes], str]) -> dict[str, Convert
         **{vr: _texts(vr, decode) for vr in _CHARSET_VRS},
         **{vr: _single_text(vr, decode) for vr in _TEXT_VRS},
         "PN": _person_names(decode),
-        "DS": _numeric_strings("DS", _decimal),
-        "IS": _numeric_strings("IS", _integer),
+        "DS": _numeric_strings("DS", decimal_string),
+        "IS": _numeric_strings("IS", integer_string),
         "AT": _attribute_tags(order),
         **{vr: _numbers(vr, order) for vr in _NUMBERS},
         **{vr: _binary(vr, order) for vr in _WORD},

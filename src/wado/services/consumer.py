@@ -1,13 +1,15 @@
 """wado-consumer: catalogues what `storage_queue` announces, and loads the warehouse."""
 
 import time
+from collections import defaultdict
 from threading import Event, Thread
 
 from wado.archive.catalogue import catalogue_batch
 from wado.archive.journal import Journals
+from wado.dicom.uids import SeriesRef
 from wado.errors import InvalidMessage, OutOfResources, Unavailable, WadoError
-from wado.ports import Archive, Batch
-from wado.records import Table, Topic
+from wado.ports import Archive, Batch, Delivered
+from wado.records import DicomImageMeta, DicomImageRemoval, Table, Topic
 from wado.settings import ConsumerSettings
 from wado.telemetry import get_logger
 
@@ -17,6 +19,9 @@ _LOADER_GROUP = "wado-warehouse"
 _LONGEST_PAUSE_S = 0.03
 _FIRST_BACK_OFF_S = 0.2
 _LONGEST_BACK_OFF_S = 10.0
+
+_REMOVAL = b'"removed_sop_instance_uids":'
+"""Tells the record of a removal from that of an image, without parsing each."""
 
 LOADED: dict[Topic, Table] = {
     Topic.LOG: "dicom_object_meta",
@@ -87,7 +92,7 @@ def load_topic(
             for batch in archive.log.read(
                 topic, _LOADER_GROUP, stop, max_messages=settings.batch_messages * 4
             ):
-                _load(archive, table, batch)
+                load_batch(archive, table, batch)
                 batch.commit()
                 patience.reset()
                 stop.wait(settings.load_interval_s)
@@ -95,7 +100,11 @@ def load_topic(
             patience.wait(e)
 
 
-def _load(archive: Archive, table: Table, batch: Batch) -> None:
+def load_batch(archive: Archive, table: Table, batch: Batch) -> None:
+    """Load a batch of records into their table; one that does not fit is a dead letter."""
+    if any(_REMOVAL in m.body for m in batch.messages):
+        _load_with_removals(archive, table, batch)
+        return
     try:
         # A message of the access log holds several records, one to a line.
         rows = [line for m in batch.messages for line in m.body.splitlines()]
@@ -108,6 +117,37 @@ def _load(archive: Archive, table: Table, batch: Batch) -> None:
                 archive.warehouse.load(table, message.body.splitlines(), label)
             except InvalidMessage as e:
                 batch.reject(message, str(e))
+
+
+def _load_with_removals(archive: Archive, table: Table, batch: Batch) -> None:
+    """Load what is left of a batch in which instances were deleted, too.
+
+    What is removed and comes again is replaced by its row: removing it here would, in a replay,
+    take away what the label says is loaded.
+    """
+    rows: dict[tuple[SeriesRef, str], Delivered] = {}
+    removed: dict[SeriesRef, set[str]] = defaultdict(set)
+    for message in batch.messages:
+        try:
+            if _REMOVAL in message.body:
+                removal = DicomImageRemoval.from_json(message.body)
+                for uid in removal.removed_sop_instance_uids:
+                    rows.pop((removal.series, uid), None)
+                    removed[removal.series].add(uid)
+            else:
+                image = DicomImageMeta.from_json(message.body)
+                series = SeriesRef(
+                    image.tenant_id, image.study_instance_uid, image.series_instance_uid
+                )
+                rows[series, image.sop_instance_uid] = message
+        except InvalidMessage as e:
+            batch.reject(message, str(e))
+    for series, uids in removed.items():
+        gone = sorted(uid for uid in uids if (series, uid) not in rows)
+        if gone:
+            archive.warehouse.delete(series, gone)
+    if rows:
+        archive.warehouse.load(table, [m.body for m in rows.values()], batch.label)
 
 
 class _Patience:

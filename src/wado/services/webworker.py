@@ -1,17 +1,19 @@
-"""wado-webworker: writes the metadata of series that changed, and keeps their counts."""
+"""wado-webworker: metadata of series that changed, storage commitments, and what has expired."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Event
+from threading import Event, Thread
 
+from wado.archive.commitment import forget_commitments, work_on
 from wado.archive.describe import correct_count, describe_series, describe_study
+from wado.archive.grace import compact, is_sparse, purge
 from wado.archive.journal import Journals
 from wado.dicom.uids import SeriesRef, StudyRef
-from wado.errors import OutOfResources, Unavailable, WadoError
-from wado.ports import Archive
-from wado.records import Topic
+from wado.errors import InvalidMessage, OutOfResources, Unavailable, WadoError
+from wado.ports import Archive, Batch, Delivered
+from wado.records import CommitmentMeta, Topic
 from wado.settings import LogSettings, WebworkerSettings
 from wado.telemetry import get_logger
 
@@ -20,6 +22,14 @@ _LOOK_AT = 1000
 _LONGEST_WAIT_S = 30.0
 """A series that never rests is described after this long all the same."""
 _TRIM_INTERVAL_S = 60.0
+_PURGE_INTERVAL_S = 300.0
+_MAX_PURGED = 1000
+"""Files removed at a time: series are described in between."""
+_WEEK_S = 7 * 86400.0
+_COMMITMENT_GROUP = "wado-commitment"
+_BACK_OFF_S = 2.0
+_SETTLE_S = 15.0
+_SETTLE_POLL_S = 0.1
 
 
 @dataclass(slots=True)
@@ -30,11 +40,49 @@ class _Waiting:
 
 
 def run(
-    archive: Archive, settings: WebworkerSettings, log_settings: LogSettings, stop: Event
+    archive: Archive,
+    settings: WebworkerSettings,
+    log_settings: LogSettings,
+    stop: Event,
+    *,
+    deleted_keep_s: float = _WEEK_S,
 ) -> None:
-    """Describe series at rest until `stop` is set; now and then trim the log."""
+    """Describe series at rest, and work on storage commitments, until `stop` is set.
+
+    Now and then the log is trimmed, and what has expired is purged.
+    """
+    failures: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            work_on_commitments(archive, stop)
+        except BaseException as e:  # noqa: BLE001 - the main thread raises it again
+            failures.append(e)
+            stop.set()
+
+    committing = Thread(target=guarded, name="commitments", daemon=True)
+    committing.start()
+    try:
+        _describe_and_purge(archive, settings, log_settings, stop, deleted_keep_s=deleted_keep_s)
+    finally:
+        stop.set()
+        committing.join()
+    if failures:
+        raise failures[0]
+
+
+def _describe_and_purge(
+    archive: Archive,
+    settings: WebworkerSettings,
+    log_settings: LogSettings,
+    stop: Event,
+    *,
+    deleted_keep_s: float,
+) -> None:
     worker = Webworker(archive, settings)
     next_trim_s = time.monotonic() + _TRIM_INTERVAL_S
+    purge_interval_s = min(max(deleted_keep_s, settings.interval_s), _PURGE_INTERVAL_S)
+    next_purge_s = time.monotonic() + purge_interval_s
     while not stop.is_set():
         try:
             worker.look(stop)
@@ -42,9 +90,49 @@ def run(
                 next_trim_s = time.monotonic() + _TRIM_INTERVAL_S
                 for topic in Topic:
                     archive.log.trim(topic, keep_s=log_settings.retention_s)
+            if time.monotonic() >= next_purge_s:
+                more = worker.purge(deleted_keep_s=deleted_keep_s)
+                next_purge_s = time.monotonic() + (0 if more else purge_interval_s)
         except (Unavailable, OutOfResources) as e:
             _log.warning("waiting", reason=str(e))
         stop.wait(settings.interval_s)
+
+
+def work_on_commitments(archive: Archive, stop: Event) -> None:
+    """Find the results of storage commitments; the log gives each to one worker at a time."""
+    journals = Journals(archive.store)
+    while not stop.is_set():
+        try:
+            for batch in archive.log.read(
+                Topic.COMMITMENT, _COMMITMENT_GROUP, stop, max_messages=1
+            ):
+                for message in batch.messages:
+                    _commit_one(archive, journals, batch, message, stop)
+                batch.commit()
+        except (Unavailable, OutOfResources) as e:
+            _log.warning("waiting", doing="storage commitment", reason=str(e))
+            stop.wait(_BACK_OFF_S)
+
+
+def _commit_one(
+    archive: Archive, journals: Journals, batch: Batch, message: Delivered, stop: Event
+) -> None:
+    try:
+        meta = CommitmentMeta.from_json(message.body)
+        done = work_on(archive, journals, meta, lambda: _settle(archive, stop))
+    except InvalidMessage as e:
+        batch.reject(message, str(e))
+        return
+    if done:
+        _log.info("storage commitment", tenant_id=meta.tenant_id, uid=meta.transaction_uid)
+
+
+def _settle(archive: Archive, stop: Event) -> None:
+    """Wait until what was stored before now is in the warehouse, but not for ever."""
+    end = time.monotonic() + _SETTLE_S
+    for topic, group in ((Topic.STORAGE, "wado-consumer"), (Topic.DICOM_IMAGE, "wado-warehouse")):
+        while archive.log.lag(topic, group) and time.monotonic() < end and not stop.is_set():
+            stop.wait(_SETTLE_POLL_S)
 
 
 class Webworker:
@@ -75,6 +163,15 @@ class Webworker:
         self._waiting = waiting
         return self._describe(due, stop)
 
+    def purge(self, *, deleted_keep_s: float) -> bool:
+        """Remove for good what has expired; whether there is more of it."""
+        archive = self._archive
+        files = purge(archive, self._journals, keep_s=deleted_keep_s, limit=_MAX_PURGED)
+        results = forget_commitments(archive, keep_s=archive.commitments_keep_s)
+        if files or results:
+            _log.info("purged", deleted_files=files, commitments=results)
+        return files >= _MAX_PURGED
+
     def _describe(self, due: list[tuple[SeriesRef, int]], stop: Event) -> int:
         done: list[tuple[SeriesRef, int]] = []
         for ref, version in due:
@@ -96,6 +193,9 @@ class Webworker:
         """Describe a series; whether it is done with until it changes again."""
         described = True
         with _only_this_fails(ref):
+            memory = self._journals.memory(ref)
+            if memory is not None and is_sparse(memory):
+                compact(self._archive, memory, before=0.0)  # all tombstones stay
             described = describe_series(self._archive, self._journals, ref) is not None
         if described:
             return True

@@ -10,6 +10,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 import synthetic
+from crashes import Crash, Crashing
 from steps import GROUP, batches, catalogue_all, series_of, store
 from wado.archive import catalogue as catalogue_module
 from wado.archive.describe import (
@@ -71,31 +72,6 @@ def test_same_message_again_changes_nothing(archive: Archive) -> None:
     assert row["number_of_series_related_instances"] == 1
 
 
-class Crash(Exception):
-    """Stands for the end of the process."""
-
-
-class Crashing:
-    """A port that ends the process before or after one of its methods."""
-
-    def __init__(self, port: Any, method: str, *, after: bool) -> None:
-        self._port = port
-        self._method = method
-        self._after = after
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._port, name)
-        if name != self._method:
-            return value
-
-        def crash(*args: Any, **kwargs: Any) -> None:
-            if self._after:
-                value(*args, **kwargs)
-            raise Crash
-
-        return crash
-
-
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize(
     ("port", "method"), [("index", "put"), ("store", "append"), ("log", "publish")]
@@ -125,14 +101,42 @@ def test_service_that_is_down_leaves_the_batch(archive: Archive) -> None:
     store(archive, synthetic.ct())
 
     class Down:
-        def put(self, _states: object) -> None:
-            raise Unavailable("the index is down")
+        def put(self, _states: object, *, flush: bool) -> None:
+            raise Unavailable(f"the index is down, {flush=}")
 
     down = replace(archive, index=Down())  # type: ignore[arg-type]  # only `put` is asked for
     with pytest.raises(Unavailable):
         catalogue_all(down)
     assert archive.log.lag(Topic.STORAGE, GROUP) == 1
     assert list(archive.log.dead_letters(Topic.STORAGE)) == []
+
+
+@pytest.mark.parametrize(
+    ("port", "method"), [("store", "append"), ("log", "publish"), ("index", "flush")]
+)
+def test_a_step_that_fails_beside_the_others_leaves_the_batch(
+    archive: Archive, port: str, method: str
+) -> None:
+    ds = synthetic.ct()
+    store(archive, ds)
+
+    class Failing:
+        def __getattr__(self, name: str) -> Any:
+            return self.fail if name == method else getattr(getattr(archive, port), name)
+
+        def fail(self, *_: object) -> None:
+            raise Unavailable(f"{method} is down")
+
+    failing: Any = {port: Failing()}
+    with pytest.raises(Unavailable, match=method):
+        catalogue_all(replace(archive, **failing))
+    assert archive.log.lag(Topic.STORAGE, GROUP) == 1
+    catalogue_all(archive)
+    assert archive.log.lag(Topic.STORAGE, GROUP) == 0
+    assert archive.index.series(series_of(ds)) is not None
+    view = Journals(archive.store).view(series_of(ds))
+    assert view is not None
+    assert set(view.entries) == {ds.SOPInstanceUID}
 
 
 def garbage(_archive: Archive) -> bytes:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from wado.adapters.instance_store.filesystem import FilesystemInstanceStore
 from wado.archive.pieces import Computed, FileSlice, OpenFiles, cut, piece_length
-from wado.archive.search import element
+from wado.archive.search_results import element
 from wado.archive.values import aligned, swapped
 from wado.errors import NotFound
 

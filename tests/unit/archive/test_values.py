@@ -10,7 +10,7 @@ import synthetic
 from wado.adapters.instance_store.filesystem import FilesystemInstanceStore
 from wado.archive import values
 from wado.archive.journal import Entry
-from wado.archive.values import StoredValue, aligned, is_plain
+from wado.archive.values import StoredValue, aligned, is_plain, swapped
 from wado.dicom.describe import describe
 
 
@@ -42,3 +42,16 @@ def test_chunks_of_packed_bits_are_moved_to_byte_boundaries(monkeypatch, tmp_pat
     chunks = value.chunks(1, 3, 900)
     expected = np.packbits(bits[11:911], bitorder="little").tobytes()
     assert b"".join(chunk.make() for chunk in chunks) == expected == aligned(stored[1:], 3, 900)
+
+
+@pytest.mark.parametrize(("first", "length"), [(0, 27), (9, 9), (3, 2), (0, 28)])
+def test_words_that_are_cut_are_turned_round_whole(
+    first: int, length: int, monkeypatch, tmp_path: Path
+):
+    bytewise = bytes(range(28))
+    stored = b"." + swapped(bytewise, 2)  # the value begins at an odd offset of the file
+    value = StoredValue(FilesystemInstanceStore(tmp_path), "", None, 1)  # type: ignore[arg-type]  # unused
+    monkeypatch.setattr(value, "_reader", lambda at, count: stored[at : at + count])
+    monkeypatch.setattr(value, "_word_bytes", 2)
+    (chunk,) = value.chunks(1 + first, 0, length * 8)
+    assert chunk.make() == bytewise[first : first + length]

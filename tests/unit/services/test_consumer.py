@@ -13,7 +13,8 @@ from service import wait_until
 from steps import series_of, store
 from wado.archive.journal import Journals
 from wado.errors import OutOfResources, Unavailable, WadoError
-from wado.ports import Archive
+from wado.ports import Archive, Delivered
+from wado.records import DicomImageMeta, DicomImageRemoval, Topic
 from wado.services import consumer
 from wado.settings import ConsumerSettings
 
@@ -76,7 +77,13 @@ def test_what_is_down_is_waited_for(
     ds = synthetic.ct()
     store(archive, ds)
     failing: Any = {port: Failing(getattr(archive, port), method, error, 2)}
-    run_until(replace(archive, **failing), lambda: archive.warehouse.count("dicom_image_meta") == 1)
+    run_until(
+        replace(archive, **failing),
+        lambda: (
+            archive.warehouse.count("dicom_image_meta") == 1
+            and archive.log.lag(Topic.STORAGE, "wado-consumer") == 0
+        ),
+    )
     assert Journals(archive.store).view(series_of(ds)) is not None
 
 
@@ -94,3 +101,48 @@ def test_warehouse_in_use_by_another_program_delays_no_image(archive: Archive) -
     busy: Any = Busy()
     journals = Journals(archive.store)
     run_until(replace(archive, warehouse=busy), lambda: journals.view(series_of(ds)) is not None)
+
+
+class OneBatch:
+    """A batch as the log gives it."""
+
+    label = "dicom_image_queue-0-0-9"
+
+    def __init__(self, *bodies: bytes) -> None:
+        self.messages = [
+            Delivered(Topic.DICOM_IMAGE, 0, n, "clinic/1.2", body) for n, body in enumerate(bodies)
+        ]
+        self.rejected: list[str] = []
+
+    def reject(self, _message: Delivered, reason: str) -> None:
+        self.rejected.append(reason)
+
+    def commit(self) -> None:
+        """Nothing to do."""
+
+
+def image(number: int) -> bytes:
+    return DicomImageMeta(
+        "clinic", "1.2", "1.2.3", f"1.2.3.{number}", "1.2.840", "1.2.840", "path", 1, "digest",
+        "2026-01-02T03:04:05.000006+00:00", "trace",
+    ).to_json()  # fmt: skip
+
+
+def removal(*numbers: int) -> bytes:
+    uids = [f"1.2.3.{number}" for number in numbers]
+    return DicomImageRemoval("clinic", "1.2", "1.2.3", uids).to_json()
+
+
+def test_rows_are_loaded_and_removed_in_their_order_and_in_a_replay(archive: Archive) -> None:
+    consumer.load_batch(archive, "dicom_image_meta", replaced_label(OneBatch(image(1), image(2))))
+    batch = OneBatch(image(3), removal(1, 3, 4), b"no JSON", image(4), image(1))
+    for _ in range(2):  # the second time as after a crash before the commit
+        consumer.load_batch(archive, "dicom_image_meta", batch)
+        rows = archive.warehouse.query("select sop_instance_uid as uid from dicom_image_meta")
+        assert sorted(row["uid"] for row in rows) == ["1.2.3.1", "1.2.3.2", "1.2.3.4"]
+    assert len(batch.rejected) == 2
+
+
+def replaced_label(batch: OneBatch) -> OneBatch:
+    batch.label = "dicom_image_queue-0-0-1"
+    return batch

@@ -1,70 +1,113 @@
-"""Pipes by which long bodies go out: no faster than they are read, and given up in time."""
+"""Long bodies straight to a socket: no faster than they are read, and given up in time."""
 
 import asyncio
-from collections.abc import Iterator
+import os
+import socket
+import time
 from pathlib import Path
 
 import pytest
 
-from rsgi import run_alone
-from wado.services.server import outflow
-from wado.services.server.outflow import Pipes
+from wado.services.server.outflow import Outflow
+from web import run_alone
 
-DATA = bytes(range(256)) * 20_000
-
-
-@pytest.fixture
-def pipes() -> Iterator[Pipes]:
-    with Pipes(stall_timeout_s=0.2) as pipes:
-        yield pipes
+SIZE = 5 << 20
 
 
-def test_what_is_written_is_read_and_no_name_stays(pipes: Pipes):
-    pipe = pipes.make()
+def test_what_is_sent_arrives_in_order(tmp_path: Path):
+    (tmp_path / "file").write_bytes(data := os.urandom(SIZE))
 
-    async def send() -> bytes:
-        reading = asyncio.create_task(asyncio.to_thread(Path(pipe.path).read_bytes))
-        async with pipe:
-            await pipe.write(DATA)
-            await pipe.write(bytearray(b"end"))
+    async def sent() -> bytes:
+        ours, theirs = socket.socketpair()
+        outflow = Outflow(ours.fileno(), 5.0)
+        ours.close()
+
+        def read() -> bytes:
+            with theirs:
+                got = b""
+                while piece := theirs.recv(1 << 20):
+                    got += piece
+                return got
+
+        reading = asyncio.create_task(asyncio.to_thread(read))
+        fd = os.open(tmp_path / "file", os.O_RDONLY)
+        try:
+            await outflow.send(b"before ", more=True)
+            await outflow.send_file(fd, 0, SIZE)
+            await outflow.send(data[:100])
+        finally:
+            os.close(fd)
+            outflow.close()
         return await reading
 
-    assert run_alone(send()) == DATA + b"end"
-    assert not Path(pipe.path).exists()
+    assert run_alone(sent()) == b"before " + data + data[:100]
 
 
-def test_a_reader_that_takes_nothing_is_given_up(pipes: Pipes):
-    async def send() -> None:
-        pipe = pipes.make()
-        opening = asyncio.create_task(asyncio.to_thread(Path(pipe.path).open, "rb"))
-        async with pipe:
-            with await opening:
-                await pipe.write(DATA)
+async def to_nobody(stall_timeout_s: float, *, gone: bool) -> None:
+    ours, theirs = socket.socketpair()
+    outflow = Outflow(ours.fileno(), stall_timeout_s)
+    with ours, theirs:
+        if gone:
+            asyncio.get_running_loop().call_later(0.05, outflow.close)
+        try:
+            await outflow.send(bytes(SIZE))
+        finally:
+            outflow.close()
 
+
+def test_a_reader_that_takes_nothing_is_given_up():
     with pytest.raises(TimeoutError):
-        run_alone(send())
+        run_alone(to_nobody(0.1, gone=False))
 
 
-def test_a_reader_that_leaves_is_noticed(pipes: Pipes):
-    async def send() -> None:
-        pipe = pipes.make()
-        opening = asyncio.create_task(asyncio.to_thread(Path(pipe.path).open, "rb"))
-        async with pipe:
-            (await opening).close()
-            await pipe.write(DATA)
-
-    with pytest.raises(BrokenPipeError):
-        run_alone(send())
+def test_who_waits_learns_that_the_reader_has_left():
+    with pytest.raises(ConnectionResetError):
+        run_alone(to_nobody(20.0, gone=True))
 
 
-def test_a_reader_that_never_comes_is_not_waited_for(pipes: Pipes, monkeypatch):
-    monkeypatch.setattr(outflow, "_OPENED_WITHIN_S", 0.05)
-    pipe = pipes.make()
+def test_a_file_that_ends_early_is_noticed(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"short")
 
-    async def send() -> None:
-        async with pipe:
-            pytest.fail("nobody reads")
+    async def sent() -> None:
+        ours, theirs = socket.socketpair()
+        fd = os.open(tmp_path / "file", os.O_RDONLY)
+        outflow = Outflow(ours.fileno(), 1.0)
+        try:
+            with ours, theirs:
+                await outflow.send_file(fd, 0, 100)
+        finally:
+            outflow.close()
+            os.close(fd)
 
-    with pytest.raises(TimeoutError):
-        run_alone(send())
-    assert not Path(pipe.path).exists()
+    with pytest.raises(EOFError):
+        run_alone(sent())
+
+
+def test_a_socket_in_use_by_a_thread_is_closed_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its number may be another client's the moment after, who would be sent the file."""
+    (tmp_path / "file").write_bytes(bytes(SIZE))
+    at: list[tuple[int, int]] = []
+
+    async def sent() -> None:
+        ours, theirs = socket.socketpair()
+        outflow = Outflow(ours.fileno(), 1.0)
+        number = outflow._socket.fileno()
+        loop = asyncio.get_running_loop()
+
+        def sendfile(out: int, *_: int) -> int:
+            loop.call_soon_threadsafe(outflow.close)
+            time.sleep(0.05)
+            at.append((out, os.fstat(number).st_ino))
+            return 10
+
+        monkeypatch.setattr("wado.services.server.outflow._in_memory", lambda *_: False)
+        monkeypatch.setattr(os, "sendfile", sendfile)
+        with ours, theirs:
+            await outflow.send_file(0, 0, 100)
+        assert outflow._socket.fileno() == -1
+
+    with pytest.raises(ConnectionResetError):
+        run_alone(sent())
+    assert len(at) == 1

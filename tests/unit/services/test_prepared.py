@@ -3,14 +3,13 @@
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import orjson
 import pytest
 from pydicom.dataset import Dataset
 
 import synthetic
-from rsgi import RsgiProtocol, RsgiScope, run_alone
 from steps import catalogue_all, series_of, store
 from wado.archive.describe import describe_series
 from wado.archive.journal import RECENT_S, Journals, deleted_line
@@ -18,11 +17,11 @@ from wado.archive.paths import instance_path, journal_path
 from wado.dicom.uids import InstanceRef
 from wado.ports import Archive
 from wado.records import WadoAccessLog
-from wado.services.server import direct, prepared
+from wado.services.server import direct
 from wado.services.server.access_log import Access, Target, line_of
-from wado.services.server.direct import rsgi_application
 from wado.services.server.prepared import PreparedAnswers
 from wado.services.server.service import Service, open_service
+from web import Response, fetch
 
 FRAMES = {"accept": 'multipart/related; type="application/octet-stream"', "x-tenant": "clinic"}
 WHOLE = {"accept": "application/dicom", "x-tenant": "clinic"}
@@ -62,16 +61,8 @@ def handled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return paths
 
 
-def get(service: Service, path: str, method: str = "GET", **headers: str) -> RsgiProtocol:
-    async def elsewhere(*_: Any) -> None:
-        raise AssertionError("not DICOMweb")
-
-    protocol = RsgiProtocol()
-    scope: Any = RsgiScope(method, path, **headers)
-    scope.query_string = ""
-    call: Any = rsgi_application(service, elsewhere)(scope, cast("Any", protocol))
-    run_alone(call)
-    return protocol
+def get(service: Service, path: str, method: str = "GET", **headers: str) -> Response:
+    return fetch(service, method, path, **headers)
 
 
 def path_of(ds: Dataset, below: str = "") -> str:
@@ -104,7 +95,7 @@ def test_what_is_asked_again_needs_no_handler(service: Service, ct: Dataset, han
 def test_bodies_that_are_not_kept_are_read_each_time(
     service: Service, ct: Dataset, handled: list[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(prepared, "_SMALL_BYTES", 0)
+    monkeypatch.setattr(direct, "_SMALL_BYTES", 0)
     answers = {get(service, path_of(ct), **WHOLE).body for _ in range(3)}
     assert answers == {synthetic.part10(ct)}
     assert len(handled) == 1
@@ -114,7 +105,7 @@ def test_bodies_that_are_not_kept_are_read_each_time(
 def test_a_replaced_instance_is_never_served_stale(
     service: Service, ct: Dataset, monkeypatch: pytest.MonkeyPatch, *, in_memory: bool
 ):
-    monkeypatch.setattr(prepared, "_SMALL_BYTES", 1 << 20 if in_memory else 0)
+    monkeypatch.setattr(direct, "_SMALL_BYTES", 1 << 20 if in_memory else 0)
     for name in ("Two", "Three^Longer", "Four"):
         before = get(service, path_of(ct), **WHOLE)
         ct.PatientName = name

@@ -1,23 +1,20 @@
 """The web server's own rules: addresses, ranges, tags, routes, pages; no network."""
 
 from collections.abc import Iterator
-from typing import Any, cast
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsgi import RsgiProtocol, RsgiScope, run_alone
 from wado.errors import NotFound, Unavailable
 from wado.services.server import pages
-from wado.services.server.app import application
-from wado.services.server.bridge import asgi_scope, bridged
 from wado.services.server.calls import Answer, Call, matches_etag, one_range, warning
 from wado.services.server.dispatch import error_answer
 from wado.services.server.openapi import document
 from wado.services.server.routes import ROUTES, find
 from wado.services.server.service import Service, open_service
+from web import fetch
 
 
 def body_of(answer: Answer) -> bytes:
@@ -34,13 +31,6 @@ def call(path: str = "/", **headers: str) -> Call:
 def service(archive, settings) -> Iterator[Service]:
     with open_service(archive, settings.server, default_tenant="default") as service:
         yield service
-
-
-def fetch(service: Service, method: str, path: str, **headers: str) -> RsgiProtocol:
-    protocol = RsgiProtocol()
-    scope: Any = RsgiScope(method, path, **headers)
-    run_alone(bridged(application(service), scope, cast("Any", protocol)))
-    return protocol
 
 
 @pytest.mark.parametrize(
@@ -134,40 +124,15 @@ def test_the_document_has_every_route():
     orjson.dumps(described)
 
 
-def test_a_scope_is_translated():
-    given: Any = RsgiScope("GET", "/a%20b")
-    scope = asgi_scope(given)
-    assert (scope["path"], scope["client"], scope["query_string"]) == (
-        "/a b",
-        ("127.0.0.9", 5000),
-        b"a=b",
-    )
-
-
-def test_request_bodies_pass_the_bridge():
-    got: list[bytes] = []
-
-    async def echo(_scope: Any, receive: Any, send: Any) -> None:
-        while (message := await receive())["more_body"]:
-            got.append(message["body"])
-        await send({"type": "http.response.start", "status": 201, "headers": [(b"a", b"b")]})
-        await send({"type": "http.response.body", "body": b"x", "more_body": True})
-        await send({"type": "http.response.body", "body": b"y"})
-
-    protocol = RsgiProtocol()
-    scope: Any = RsgiScope("POST", "/")
-    run_alone(bridged(echo, scope, cast("Any", protocol)))
-    assert (b"".join(got), protocol.status, protocol.body) == (b"one two", 201, b"xy")
-
-
-def test_operations_are_served_by_the_starlette_application(service: Service):
+def test_operations_are_served(service: Service):
     alive = fetch(service, "GET", "/livez")
     assert (alive.status, alive.body) == (200, b'{"status":"alive"}')
     head = fetch(service, "HEAD", "/livez")
     assert (head.body, head.headers["content-length"]) == (b"", "18")
     other = fetch(service, "POST", "/livez")
     assert (other.status, other.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
-    assert fetch(service, "OPTIONS", "/livez").status == 204
+    preflight = {"access-control-request-method": "GET"}
+    assert fetch(service, "OPTIONS", "/livez", **preflight).status == 204
     assert b"wado_http" in fetch(service, "GET", "/metrics").body
     assert fetch(service, "GET", "/dicomweb/studies").status == 204
 

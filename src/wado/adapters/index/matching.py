@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 from sqlalchemy import ColumnElement, Text, and_, cast, false, literal, or_, true
 
-from wado.adapters.index.tables import NAMES, NUMBERS, fold
-from wado.ports import Match
+from wado.adapters.index.tables import NAMES, NUMBERS
+from wado.dicom.matching import Match
+from wado.dicom.names import fold, words
 
 Condition = ColumnElement[bool]
 
@@ -21,9 +22,36 @@ class Columns(Protocol):
 
 
 _LAST = "\U0010ffff"  # sorts behind every text that begins alike
+_ENDS = "^= ,"
 _WILDCARD = re.compile(r"[*?]")
 _LIKE = str.maketrans({"%": "!%", "_": "!_", "!": "!!", "*": "%", "?": "_"})
-_WORD_ENDS = re.compile(r"[\s^=,]+")
+
+
+def asked(matches: Iterable[Match]) -> list[Match]:
+    """Leave out matches that every row fulfils, and take apart those whose parts all must hold."""
+    kept: list[Match] = []
+    for match in matches:
+        if match.kind == "all":
+            kept += asked(match.parts)
+        elif match.kind == "any":
+            kept += [match] if all(asked([part]) for part in match.parts) else []
+        elif match.kind == "empty" or (match.kind != "universal" and any(match.values)):
+            kept.append(match)
+    return kept
+
+
+def keywords(match: Match) -> set[str]:
+    """Columns that a match compares."""
+    if match.kind in {"any", "all"}:
+        return {keyword for part in match.parts for keyword in keywords(part)}
+    if match.kind == "date_time_range":
+        return {match.keyword, time_of(match.keyword)}
+    return {match.keyword}
+
+
+def time_of(date: str) -> str:
+    """Give the keyword of the time that belongs to a date."""
+    return f"{date.removesuffix('_date')}_time"
 
 
 def conditions(columns: Columns, matches: Iterable[Match], *, fuzzy: bool) -> list[Condition]:
@@ -38,17 +66,19 @@ def conditions(columns: Columns, matches: Iterable[Match], *, fuzzy: bool) -> li
     fuzzy
         Match person names by the beginnings of their words, in any order.
     """
-    return [
-        _condition(columns, match, fuzzy=fuzzy)
-        for match in matches
-        if match.kind != "universal" and (match.kind == "empty" or any(match.values))
-    ]
+    return [condition(columns, match, fuzzy=fuzzy) for match in asked(matches)]
 
 
-def _condition(columns: Columns, match: Match, *, fuzzy: bool) -> Condition:
-    column = columns[match.keyword]
+def condition(columns: Columns, match: Match, *, fuzzy: bool) -> Condition:
+    """Say what must hold of a row for one match, which is not universal."""
+    if match.kind == "any":
+        parts = (and_(true(), *conditions(columns, [p], fuzzy=fuzzy)) for p in match.parts)
+        return or_(false(), *parts)
     if match.kind == "empty":
-        return or_(column.is_(None), cast(column, Text) == "")
+        return _empty(columns, match.keyword)
+    column = columns[match.keyword]
+    if match.kind == "date_time_range":
+        return _date_time(column, columns[time_of(match.keyword)], match.values)
     if match.kind == "range":
         text = cast(column, Text) if match.keyword in NUMBERS else column
         return _between(text, *match.values)
@@ -56,6 +86,27 @@ def _condition(columns: Columns, match: Match, *, fuzzy: bool) -> Condition:
         return column.in_(match.values)
     one = _rule(columns, match, fuzzy=fuzzy)
     return or_(false(), *(one(value) for value in match.values))
+
+
+def _empty(columns: Columns, keyword: str) -> Condition:
+    if keyword in NUMBERS:
+        return columns[keyword].is_(None)
+    column = columns[f"{keyword}_search" if keyword in NAMES else keyword]
+    return or_(column.is_(None), column == "")
+
+
+def _date_time(
+    date: ColumnElement[Any], time: ColumnElement[Any], values: tuple[str, ...]
+) -> Condition:
+    """Match a date and a time together; the dates alone are said first, as an index finds them."""
+    low_date, low_time, high_date, high_time = values
+    late = or_(date > low_date, _timeless(time), time >= low_time) if low_date else true()
+    early = or_(date < high_date, _timeless(time), time < high_time + _LAST)
+    return and_(_between(date, low_date, high_date), late, early if high_date else true())
+
+
+def _timeless(time: ColumnElement[Any]) -> Condition:
+    return or_(time.is_(None), time == "")
 
 
 def _compares_as_text(keyword: str) -> bool:
@@ -105,19 +156,6 @@ def begins(column: ColumnElement[Any], prefix: str) -> Condition:
     return and_(column >= prefix, column < prefix + _LAST) if prefix else true()
 
 
-def beginning_of_name(match: Match) -> str | None:
-    """What a patient's name must begin with, if that is all that a key asks (``doe*``)."""
-    if match.keyword != "patient_name" or match.kind != "wildcard":
-        return None
-    pattern = fold(match.values[0]) or ""
-    prefix = pattern.removesuffix("*")
-    return prefix if prefix != pattern and pattern.isascii() and _is_literal(prefix) else None
-
-
-def _is_literal(text: str) -> bool:
-    return bool(text) and not _WILDCARD.search(text)
-
-
 def _name(column: ColumnElement[Any], value: str) -> Condition:
     """Match a person name: one of its component groups, or all, without regard to case.
 
@@ -139,13 +177,15 @@ def _name(column: ColumnElement[Any], value: str) -> Condition:
 
 
 def _fuzzy_name(column: ColumnElement[Any], value: str) -> Condition:
-    words = [word for word in _WORD_ENDS.split(fold(value) or "") if word.strip("*?")]
     spaced = literal("^") + column
     return and_(
         true(),
         *(
-            or_(*(spaced.like(f"%{end}{word.translate(_LIKE)}%", escape="!") for end in "^= "))
-            for word in words
+            and_(  # the first part is no condition of its own: it rules most rows out at once
+                column.like(f"%{word.translate(_LIKE)}%", escape="!"),
+                or_(*(spaced.like(f"%{end}{word.translate(_LIKE)}%", escape="!") for end in _ENDS)),
+            )
+            for word in words(value)
         ),
     )
 

@@ -3,8 +3,9 @@
 import heapq
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -13,7 +14,10 @@ from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from wado.adapters.index import statements, writes
+from wado.adapters.index.loading import loading, rebuild_texts, texts_are_right
 from wado.adapters.index.migrations import migrate
+from wado.adapters.index.positions import Positions
+from wado.adapters.index.search import search
 from wado.adapters.index.tables import SERIES_FIELDS, STUDY_FIELDS
 from wado.adapters.sqlite_file import (
     BUSY_TIMEOUT_MS,
@@ -27,10 +31,9 @@ from wado.ports import Query, Row
 from wado.records import DicomStateMeta
 
 _PAGE = 1000
-_MANY_NAMES = 4000
-"""From so many on, sorting what a name finds takes longer than walking a million studies by date
-until a page is full."""
-
+_MAPPED_BYTES = 16 << 30
+"""So much of the file is read where the system keeps it; copying pages takes as long as a search.
+It is memory that the system takes back when it needs it."""
 _STATE_FIELDS = (
     "tenant_id",
     "study_instance_uid",
@@ -71,25 +74,48 @@ class SqliteIndex:
             pool_size=8,
             max_overflow=64,
         )
+        self._positions = Positions()
         event.listen(self._engine, "connect", self._configure)
         _alive.add(self)
         with self._border(), self._write_lock, self._engine.connect() as connection:
             connection.execute(text("PRAGMA journal_mode=WAL"))
             migrate(connection)
+        with self._write() as writer:
+            if not texts_are_right(writer):
+                rebuild_texts(writer)
 
-    def put(self, states: Sequence[DicomStateMeta]) -> None:
+    def put(self, states: Sequence[DicomStateMeta], *, flush: bool = True) -> None:
         """Insert or update series, and their studies and patients, in one transaction."""
         if states:
-            with self._write() as connection:
+            with self._write(flush=flush) as connection:
                 writes.put(connection, states)
+
+    def flush(self) -> None:
+        """Make durable what was put: the write-ahead log holds it until a checkpoint."""
+        if not self._durable:
+            return
+        with self._border():
+            try:
+                fd = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:  # all of it is in the database, which was flushed then
+                return
+            try:
+                os.fdatasync(fd)
+            except OSError as e:
+                raise Unavailable(f"{self._path}: {e.strerror or e}") from e
+            finally:
+                os.close(fd)
+
+    @contextmanager
+    def loading(self) -> Iterator[Callable[[Sequence[DicomStateMeta]], None]]:
+        """Put very many states in one transaction, while nobody else uses the index."""
+        with self._write() as connection, loading(connection):
+            yield partial(writes.put, connection, described=True)
 
     def search(self, query: Query) -> Sequence[Row]:
         """Study or series rows that match, newest study first, then by UID."""
         with self._border(), self._engine.connect() as connection:
-            count = statements.names_to_sort(query, _MANY_NAMES)
-            many = count is not None and connection.execute(count).scalar() == _MANY_NAMES
-            found = connection.execute(statements.search(query, by_date=many))
-            return [dict(row) for row in found.mappings()]
+            return search(connection, query, self._positions)
 
     def series(self, ref: SeriesRef) -> Row | None:
         """One series row with its study's attributes, or None."""
@@ -140,13 +166,15 @@ class SqliteIndex:
             return [dict(row) for row in connection.execute(statement).mappings()]
 
     @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
+    def _write(self, *, flush: bool = True) -> Iterator[sqlite3.Connection]:
         """Run a transaction on the driver's connection; the write lock keeps others waiting."""
+        level = "FULL" if flush and self._durable else "NORMAL"
         with self._border(), self._write_lock:
             borrowed = self._engine.raw_connection()
             try:
                 connection = borrowed.driver_connection
                 assert isinstance(connection, sqlite3.Connection)
+                connection.execute(f"PRAGMA synchronous={level}")
                 connection.execute("BEGIN IMMEDIATE")
                 yield connection
                 connection.execute("COMMIT")
@@ -154,9 +182,9 @@ class SqliteIndex:
                 borrowed.close()  # rolls back what was not committed
 
     def _configure(self, connection: sqlite3.Connection, _record: object) -> None:
-        connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
         connection.execute(f"PRAGMA journal_size_limit={JOURNAL_SIZE_LIMIT_BYTES}")
         connection.execute("PRAGMA cache_size=-16000")
+        connection.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
         # LIKE must not treat a and A alike: only names are matched without regard to case.
         connection.execute("PRAGMA case_sensitive_like=ON")
 

@@ -4,6 +4,8 @@ A search finds its page of keys first, which an index can do by itself, and then
 these keys: skipped rows and rows that are only sorted are never read.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import (
@@ -15,15 +17,25 @@ from sqlalchemy import (
     and_,
     exists,
     func,
+    or_,
     select,
     tuple_,
 )
 
-from wado.adapters.index.matching import beginning_of_name, begins, conditions
-from wado.adapters.index.tables import series, study
+from wado.adapters.index import text_search
+from wado.adapters.index.finders import Finder, sought
+from wado.adapters.index.matching import Columns, conditions, keywords
+from wado.adapters.index.positions import Position
+from wado.adapters.index.tables import (
+    NAMES,
+    NUMBERS,
+    SORTED_BY,
+    series,
+    study,
+    study_modality,
+)
+from wado.dicom.matching import Level, Match, Order, Query
 from wado.dicom.uids import SeriesRef
-from wado.errors import InvalidRequest
-from wado.ports import Level, Match, Query
 
 STUDY_ROW = [c for c in study.c if not c.name.endswith("_search")]
 """Columns of a study row."""
@@ -33,7 +45,8 @@ SERIES_ROW = [
     *(
         c
         for c in series.c
-        if c.name not in {"tenant_id", "study_instance_uid", "version", "awaits_description"}
+        if c.name
+        not in {"tenant_id", "study_instance_uid", "version", "awaits_description", *SORTED_BY}
     ),
 ]
 """Columns of a series row: those of its study, too."""
@@ -48,48 +61,6 @@ SEARCHABLE: dict[Level, frozenset[str]] = {
 """Keywords that a search can match, by level."""
 
 Statement = Select[Any]
-
-
-def names_to_sort(query: Query, most: int) -> Statement | None:
-    """Build the statement that counts, up to `most`, the studies whose patient's name fits.
-
-    None if the search does not ask for the beginning of a name. See `search`.
-    """
-    prefixes = [beginning_of_name(match) for match in query.matches]
-    prefix = next((p for p in prefixes if p is not None), None)
-    if prefix is None or query.fuzzy:
-        return None
-    fits = select(study.c.tenant_id).where(
-        study.c.tenant_id == query.tenant_id, begins(study.c.patient_name_search, prefix)
-    )
-    return select(func.count()).select_from(fits.limit(most).subquery())
-
-
-def search(query: Query, *, by_date: bool = False) -> Statement:
-    """Build the statement of a search.
-
-    Parameters
-    ----------
-    query
-        What to search for.
-    by_date
-        Walk the studies by date and compare names on the way, which is quick when many fit;
-        otherwise those that fit are found by name and then sorted, which is quick when few do.
-
-    Raises
-    ------
-    InvalidRequest
-        A keyword cannot be matched at this level, or the level is not one of the index.
-    """
-    unknown = {m.keyword for m in query.matches} - SEARCHABLE[query.level]
-    if unknown:
-        keys = ", ".join(sorted(unknown))
-        raise InvalidRequest(f"not a matching key at {query.level} level: {keys}")
-    if query.level is Level.STUDY:
-        return _studies(query, by_date=by_date)
-    if query.level is Level.SERIES:
-        return _series(query, by_date=by_date)
-    raise InvalidRequest("the index holds no instances")
 
 
 def one_series(ref: SeriesRef) -> Statement:
@@ -138,95 +109,319 @@ def next_tenant_awaiting(after: str) -> Statement:
     )
 
 
-def _studies(query: Query, *, by_date: bool) -> Statement:
-    of_study, of_series = _split(query)
-    found = study.alias("found")
-    page = _page(query, select(found.c.study_instance_uid), found).where(
-        *conditions(_columns(found, by_date=by_date), of_study, fuzzy=query.fuzzy)
-    )
-    if of_series:
-        page = page.where(_has_series(query, found, of_series))
-    keys = page.order_by(*_newest_first(found)).subquery("page")
-    rows = keys.join(study, study.c.study_instance_uid == keys.c.study_instance_uid)
-    return (
-        select(*STUDY_ROW)
-        .select_from(rows)
-        .where(study.c.tenant_id == query.tenant_id)
-        .order_by(*_newest_first(study))
-    )
+# Made once: an alias takes longer to make than a row to find.
+_FOUND, _INSIDE, _OF = study.alias("found"), series.alias("inside"), study_modality.alias("of")
 
 
-def _series(query: Query, *, by_date: bool) -> Statement:
-    of_study, of_series = _split(query)
-    found, inside = study.alias("found"), series.alias("inside")
-    page = (
-        _page(query, select(inside.c.study_instance_uid, inside.c.series_instance_uid), found)
-        .select_from(_joined(inside, found))
-        .where(inside.c.tenant_id == query.tenant_id)
-        .where(*conditions(_columns(found, by_date=by_date), of_study, fuzzy=query.fuzzy))
-        .where(*conditions(inside.c, of_series, fuzzy=query.fuzzy))
-    )
-    keys = page.order_by(*_newest_first(found), inside.c.series_instance_uid).subquery("page")
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A query whose matches were sorted by the table they are about, and where it begins."""
+
+    query: Query
+    of_study: Sequence[Match]
+    of_series: Sequence[Match]
+    finder: Finder
+    after: Position | None = None
+    undated_too: bool = False
+
+    @property
+    def place(self) -> str:
+        """Whose index is looked up."""
+        return self.finder.place
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the rows come out of an index in the order that is asked for."""
+        return self.finder.is_sorted
+
+
+def split(matches: Sequence[Match]) -> tuple[list[Match], list[Match]]:
+    """Sort matches by the table they are about: study, or series."""
+    of_study = [m for m in matches if keywords(m) <= _OF_STUDY]
+    return of_study, [m for m in matches if not keywords(m) <= _OF_STUDY]
+
+
+def page(search: Search) -> Statement:
+    """Build the statement that reads a page of rows.
+
+    Rows that an index gives in order are read at once, and those that are skipped not at all.
+    Otherwise the keys of the page are sorted out first, and only then its rows are read.
+    """
+    if search.in_order and not _starts_elsewhere(search):
+        columns = [(_INSIDE if c.table is series else _FOUND).c[c.name] for c in _row(search.query)]
+        return _find(search, columns)
+    keys = _find(search, _keys(search)).subquery("page")
     return (
-        select(*SERIES_ROW)
+        select(*_row(search.query))
         .select_from(_rows_of(keys))
-        .where(study.c.tenant_id == query.tenant_id, series.c.tenant_id == query.tenant_id)
-        .order_by(*_newest_first(study), series.c.series_instance_uid)
+        .where(*(table.c.tenant_id == search.query.tenant_id for table in _tables(search.query)))
+        .order_by(*_order(search, _Either(study.c, series.c), study.c, series.c))
     )
 
 
-def _columns(found: FromClause, *, by_date: bool) -> dict[str, ColumnElement[Any]]:
-    columns: dict[str, ColumnElement[Any]] = dict(found.c.items())
-    if by_date:  # an expression is not looked up in an index
-        columns["patient_name_search"] = found.c.patient_name_search.concat("")
-    return columns
+def _starts_elsewhere(search: Search) -> bool:
+    """Whether rows are skipped in a table that does not hold all of a row's columns."""
+    return search.in_order and search.place in {"modality", "series"}
 
 
-def _split(query: Query) -> tuple[list[Match], list[Match]]:
-    of_study = [m for m in query.matches if m.keyword in _OF_STUDY]
-    return of_study, [m for m in query.matches if m.keyword not in _OF_STUDY]
+def _keys(search: Search) -> list[ColumnElement[Any]]:
+    first = _first(search)
+    if search.query.level is Level.STUDY:
+        return [first.c.study_instance_uid]
+    return [first.c.study_instance_uid, _INSIDE.c.series_instance_uid]
 
 
-def _page(query: Query, keys: Statement, found: FromClause) -> Statement:
-    return keys.where(found.c.tenant_id == query.tenant_id).limit(query.limit).offset(query.offset)
+def count(search: Search, most: int) -> Statement:
+    """Build the statement that counts what is found, up to `most`."""
+    limited = replace(search, query=replace(search.query, limit=most, offset=0))
+    rows = _find(limited, [_FOUND.c.tenant_id])
+    return select(func.count()).select_from(rows.subquery("some"))
 
 
-def _has_series(query: Query, found: FromClause, matches: list[Match]) -> Any:
+def _row(query: Query) -> list[Any]:
+    return STUDY_ROW if query.level is Level.STUDY else SERIES_ROW
+
+
+def _tables(query: Query) -> list[FromClause]:
+    return [study] if query.level is Level.STUDY else [study, series]
+
+
+def _find(search: Search, columns: Sequence[ColumnElement[Any]]) -> Statement:
+    """Find a page by what the finder says, in the order of the query."""
+    query = search.query
+    tables = _joined_tables(search)
+    rows = select(*columns).select_from(tables).where(*_study_conditions(search))
+    if not _starts_elsewhere(search):
+        rows = rows.where(_FOUND.c.tenant_id == query.tenant_id)
+    if query.level is Level.SERIES:
+        rows = rows.where(_INSIDE.c.tenant_id == query.tenant_id, *_series_conditions(search))
+    elif search.of_series:
+        rows = rows.where(_has_series(search))
+    if search.after is not None:
+        rows = rows.where(_is_behind(search, search.after))
+    if search.in_order:
+        rows = rows.order_by(*_order_of_index(search))
+    else:
+        both = _Either(_Compared(_FOUND), _Compared(_INSIDE))
+        rows = rows.order_by(*_order(search, both, _Compared(_FOUND), _INSIDE.c))
+    return rows.limit(query.limit).offset(query.offset)
+
+
+def _is_behind(search: Search, last: Position) -> ColumnElement[bool]:
+    """Whether a row comes after another one; the date is said first, for an index."""
+    table = _first(search)
+    columns: Columns = table.c if search.in_order else _Compared(table)
+    date, time = (columns[name] for name in SORTED_BY)
+    key, values = [columns["study_instance_uid"]], [last.study_instance_uid]
+    if search.query.level is Level.SERIES:
+        key.append(_INSIDE.c.series_instance_uid)
+        values.append(last.series_instance_uid)
+    behind = and_(
+        date <= last.study_date,
+        or_(
+            date < last.study_date,
+            time < last.study_time,
+            time.is_(None),
+            and_(time == last.study_time, tuple_(*key) > tuple_(*values)),
+        ),
+    )
+    return or_(date.is_(None), behind) if search.undated_too else behind
+
+
+def _joined_tables(search: Search) -> FromClause:
+    """Join what is needed; what the finder looks up comes first."""
+    is_study = search.query.level is Level.STUDY
+    if _starts_elsewhere(search):
+        first = _first(search)
+        tables: FromClause = first
+        if _others(search) or (is_study and search.of_series):
+            tables = tables.join(_FOUND, _is_in(first, _FOUND))
+        return (
+            tables if is_study or first is _INSIDE else tables.join(_INSIDE, _is_in(_INSIDE, _OF))
+        )
+    if is_study:
+        return _FOUND
+    return _FOUND.join(_INSIDE, _is_in(_INSIDE, _FOUND))
+
+
+def _first(search: Search) -> FromClause:
+    """Say which table is walked."""
+    if not _starts_elsewhere(search):
+        return _FOUND
+    return _OF if search.place == "modality" else _INSIDE
+
+
+def _dated(search: Search) -> list[Match]:
+    """Matches that every table compares which repeats the date of the study."""
+    return [m for m in search.of_study if keywords(m) <= set(SORTED_BY)]
+
+
+def _others(search: Search) -> list[Match]:
+    """Matches that only the study's own row can tell."""
+    dated = _dated(search)
+    return [m for m in search.of_study if m not in dated and m is not search.finder.match]
+
+
+def _study_conditions(search: Search) -> list[ColumnElement[bool]]:
+    """Say what must hold of a study; only what is looked up is said so that an index can."""
+    finder, query = search.finder, search.query
+    if _starts_elsewhere(search):
+        first = _first(search)
+        fits = conditions(first.c, _dated(search), fuzzy=False)
+        if search.place == "modality" and finder.match:
+            fits += [first.c.tenant_id == query.tenant_id, sought(first, finder.match)]
+        return fits + conditions(_Compared(_FOUND), _others(search), fuzzy=query.fuzzy)
+    looked_up = ["study_date"] if search.place == "newest" or _is_sorted_study(search) else []
+    if search.place == "study" and finder.match:
+        looked_up.append(column_of(finder.match.keyword))
+    columns = _LookedUp(_FOUND, *looked_up)
+    return [*conditions(columns, search.of_study, fuzzy=query.fuzzy), *_found(search)]
+
+
+def _is_sorted_study(search: Search) -> bool:
+    return search.place == "study" and search.in_order
+
+
+def _found(search: Search) -> list[ColumnElement[bool]]:
+    """Say what must hold of a study by other tables, and by the index of an order."""
+    finder = search.finder
+    if search.place == "text" and finder.match and finder.match.keyword in _OF_STUDY:
+        return [text_search.is_among(_FOUND, finder.rows)]
+    if search.place == "modality" and finder.match:
+        of = select(study_modality.c.study_instance_uid).where(
+            study_modality.c.tenant_id == search.query.tenant_id,
+            sought(study_modality, finder.match),
+        )
+        return [_FOUND.c.study_instance_uid.in_(of)]
+    if search.place == "ordered":
+        return [_FOUND.c[column_of(search.query.order[0].keyword)] > ""]
+    return []
+
+
+def column_of(keyword: str) -> str:
+    """Name the column that is compared and sorted by: names have one of their own."""
+    return f"{keyword}_search" if keyword in NAMES else keyword
+
+
+class _Compared:
+    """Columns as expressions, which no index is used for: they are compared on the way."""
+
+    __slots__ = ("_columns",)
+
+    def __init__(self, table: FromClause) -> None:
+        self._columns = table.c
+
+    def __getitem__(self, name: str, /) -> ColumnElement[Any]:
+        column = self._columns[name]
+        return column + 0 if name in NUMBERS else column.concat("")
+
+
+class _LookedUp(_Compared):
+    """The same, but for columns that are looked up in an index."""
+
+    __slots__ = ("_names",)
+
+    def __init__(self, table: FromClause, *names: str) -> None:
+        super().__init__(table)
+        self._names = names
+
+    def __getitem__(self, name: str, /) -> ColumnElement[Any]:
+        return self._columns[name] if name in self._names else super().__getitem__(name)
+
+
+class _Either:
+    """The columns of a series and of its study."""
+
+    __slots__ = ("_of_series", "_of_study")
+
+    def __init__(self, of_study: Columns, of_series: Columns) -> None:
+        self._of_study = of_study
+        self._of_series = of_series
+
+    def __getitem__(self, name: str, /) -> ColumnElement[Any]:
+        return (self._of_study if name.removesuffix("_search") in _OF_STUDY else self._of_series)[
+            name
+        ]
+
+
+def _series_conditions(search: Search) -> list[ColumnElement[bool]]:
+    """Say what must hold of a series; only what is looked up is said so that an index can."""
+    finder = search.finder
+    names = [finder.match.keyword] if search.place == "series" and finder.match else []
+    # A key of series can depend on its study: its dates are in the study's time zone.
+    columns = _Either(_Compared(_FOUND), _LookedUp(_INSIDE, *names))
+    fits = conditions(columns, search.of_series, fuzzy=search.query.fuzzy)
+    if search.place == "text" and finder.match and finder.match.keyword not in _OF_STUDY:
+        fits.append(text_search.is_among(_INSIDE, finder.rows))
+    return fits
+
+
+def _has_series(search: Search) -> ColumnElement[bool]:
     """One series of the study matches all its keys."""
-    inside = (
-        select(series.c.study_instance_uid)
-        .where(series.c.tenant_id == query.tenant_id)
-        .where(*conditions(series.c, matches, fuzzy=query.fuzzy))
+    keys = select(_INSIDE.c.study_instance_uid).where(
+        _INSIDE.c.tenant_id == search.query.tenant_id, *_series_conditions(search)
     )
-    if any(m.keyword == "series_instance_uid" for m in matches):
-        return found.c.study_instance_uid.in_(inside)
+    by_series = search.finder.match and search.finder.match.keyword not in _OF_STUDY
+    if by_series:
+        return _FOUND.c.study_instance_uid.in_(keys)
     # Walking the studies, newest first, ends early; collecting all CT series would not.
-    return exists(inside.where(series.c.study_instance_uid == found.c.study_instance_uid))
+    return exists(keys.where(_INSIDE.c.study_instance_uid == _FOUND.c.study_instance_uid))
+
+
+def _order_of_index(search: Search) -> tuple[Any, ...]:
+    """Sort as the index does that is walked, which costs nothing."""
+    query = search.query
+    ends = [] if query.level is Level.STUDY else [_INSIDE.c.series_instance_uid]
+    if search.place == "modality":
+        return _newest_first(_OF.c, _OF.c.study_instance_uid, *ends)
+    if search.place == "series":
+        return _newest_first(_INSIDE.c, _INSIDE.c.study_instance_uid, *ends)
+    newest = _newest_first(_FOUND.c, _FOUND.c.study_instance_uid, *ends)
+    if search.place != "ordered":
+        return newest
+    column = _FOUND.c[column_of(query.order[0].keyword)]
+    return (column.desc().nulls_last() if query.order[0].descending else column.asc(), *newest)
+
+
+def _order(
+    search: Search, columns: Columns, of_study: Columns, of_series: Columns
+) -> tuple[Any, ...]:
+    """Sort as asked for, rows without a value last; then newest first, and by UID."""
+    ends = [] if search.query.level is Level.STUDY else [of_series["series_instance_uid"]]
+    asked = [o for each in search.query.order for o in _by(each, columns)]
+    return (*asked, *_newest_first(of_study, of_study["study_instance_uid"], *ends))
+
+
+def _by(order: Order, columns: Columns) -> tuple[Any, ...]:
+    column = columns[column_of(order.keyword)]
+    if order.keyword not in NUMBERS:
+        column = func.nullif(column, "")
+    return (column.is_(None), column.desc() if order.descending else column.asc())
+
+
+def _newest_first(columns: Columns, *keys: ColumnElement[Any]) -> tuple[Any, ...]:
+    return (*(columns[name].desc().nulls_last() for name in SORTED_BY), *keys)
 
 
 def _joined(inside: FromClause, around: FromClause) -> Join:
-    return inside.join(
-        around,
-        and_(
-            around.c.tenant_id == inside.c.tenant_id,
-            around.c.study_instance_uid == inside.c.study_instance_uid,
-        ),
+    return inside.join(around, _is_in(inside, around))
+
+
+def _is_in(inside: FromClause, around: FromClause) -> ColumnElement[bool]:
+    return and_(
+        around.c.tenant_id == inside.c.tenant_id,
+        around.c.study_instance_uid == inside.c.study_instance_uid,
     )
 
 
 def _rows_of(keys: Subquery) -> Join:
-    return keys.join(study, study.c.study_instance_uid == keys.c.study_instance_uid).join(
+    rows = keys.join(study, study.c.study_instance_uid == keys.c.study_instance_uid)
+    if "series_instance_uid" not in keys.c:
+        return rows
+    return rows.join(
         series,
         and_(
             series.c.study_instance_uid == keys.c.study_instance_uid,
             series.c.series_instance_uid == keys.c.series_instance_uid,
         ),
-    )
-
-
-def _newest_first(table: FromClause) -> tuple[Any, ...]:
-    return (
-        table.c.study_date.desc().nulls_last(),
-        table.c.study_time.desc().nulls_last(),
-        table.c.study_instance_uid,
     )

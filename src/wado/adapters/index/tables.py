@@ -1,11 +1,11 @@
 """Tables of the index, in SQLAlchemy Core: patient, study, series; never a row per instance.
 
 Every key and index begins with the tenant, so that the tables can be sharded by it. A study row
-repeats its patient and keeps its counts, so that a search reads one table. What the indexes hold
-behind their key lets a search find and sort its page without touching the rows.
+repeats its patient and keeps its counts, so that a search reads one table; a series row repeats
+the date and time by which searches are sorted. What the indexes hold behind their key lets a
+search find its page in order, without sorting and without touching the rows.
 """
 
-import unicodedata
 from dataclasses import fields
 from typing import Any
 
@@ -45,6 +45,9 @@ SERIES_FIELDS = tuple(
 
 NAMES = ("patient_name", "referring_physician_name")
 """Person names of a study, which are searched without regard to case and diacritics."""
+
+SORTED_BY = ("study_date", "study_time")
+"""What rows are sorted by, latest first; series and modalities repeat it of their study."""
 
 NUMBERS = frozenset(
     {
@@ -88,36 +91,107 @@ series = Table(
     metadata,
     *(Column(name, _TEXT, primary_key=True) for name in _KEYS),
     *_columns(SERIES_FIELDS),
+    *_columns(SORTED_BY),
     Column("version", BigInteger, nullable=False),
     Column("awaits_description", Boolean, nullable=False),
 )
 
-# In SQLite NULL comes last in a descending index, and saying so is a syntax error.
-_NEWEST_FIRST = (
-    study.c.study_date.desc(),
-    study.c.study_time.desc(),
-    study.c.study_instance_uid,
+study_modality = Table(
+    "study_modality",
+    metadata,
+    Column("tenant_id", _TEXT, primary_key=True),
+    Column("study_instance_uid", _TEXT, primary_key=True),
+    Column("modality", _TEXT, primary_key=True),
+    *_columns(SORTED_BY),
+    sqlite_with_rowid=False,
 )
+"""One row for each modality of a study: all studies of one, latest first, are a range."""
 
-Index(
+study_count = Table(
+    "study_count",
+    metadata,
+    Column("tenant_id", _TEXT, primary_key=True),
+    Column("study_date", _TEXT, primary_key=True),
+    Column("studies", Integer, nullable=False),
+    Column("series", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""How many there are of each date (``""`` if absent): a late page needs no counting of rows."""
+
+
+def _newest_first(table: Table, *keys: str, of: str = "") -> tuple[Any, ...]:
+    """Columns to sort by; those of one value of `of` need not be sorted by it."""
+    # In SQLite NULL comes last in a descending index, and saying so is a syntax error.
+    dates = tuple(table.c[name].desc() for name in SORTED_BY if name != of)
+    return (*dates, *(table.c[name] for name in keys))
+
+
+NEWEST = Index(
     "study_newest",
     study.c.tenant_id,
-    *_NEWEST_FIRST,
-    study.c.modalities_in_study,
-    study.c.patient_name_search,
+    *_newest_first(study, "study_instance_uid"),
+    *(
+        study.c[name]
+        for name in (
+            "modalities_in_study",
+            "patient_name_search",
+            "patient_id",
+            "accession_number",
+            "study_description",
+        )
+    ),
 )
-SORTED_BY_DATE = {
-    name: Index(f"study_{name}", study.c.tenant_id, study.c[column], *_NEWEST_FIRST)
-    for name, column in (
-        ("patient_id", "patient_id"),
-        ("accession_number", "accession_number"),
-        ("study_id", "study_id"),
-        ("patient_birth_date", "patient_birth_date"),
-        *((name, f"{name}_search") for name in NAMES),
+"""Walked when much fits: it holds what work lists filter by."""
+
+SORTED_STUDIES = {
+    keyword: Index(
+        f"study_{keyword}",
+        study.c.tenant_id,
+        study.c[f"{keyword}_search" if keyword in NAMES else keyword],
+        *_newest_first(study, "study_instance_uid", of=keyword),
+    )
+    for keyword in (
+        "accession_number",
+        "patient_id",
+        "study_id",
+        "patient_birth_date",
+        "patient_name",
+        "referring_physician_name",
+        "study_description",
+        "study_time",
+        "patient_sex",
     )
 }
-"""Keyword to the index that finds its values, newest study first."""
+"""Keyword to the index that holds the studies of a value in order."""
 
+SORTED_SERIES = {
+    keyword: Index(
+        f"series_{keyword}",
+        series.c.tenant_id,
+        series.c[keyword],
+        *_newest_first(series, "study_instance_uid", "series_instance_uid"),
+        sqlite_where=series.c[keyword].is_not(None),
+        postgresql_where=series.c[keyword].is_not(None),
+    )
+    for keyword in (
+        "scheduled_procedure_step_id",
+        "requested_procedure_id",
+        "performed_procedure_step_start_date",
+        "performed_procedure_step_start_time",
+        "modality",
+        "series_number",
+        "series_date",
+        "series_time",
+    )
+}
+"""Keyword to the index that holds the series of a value in order; those without are not in it."""
+
+Index(
+    "study_modality_newest",
+    study_modality.c.tenant_id,
+    study_modality.c.modality,
+    *_newest_first(study_modality, "study_instance_uid"),
+)
 Index("series_uid", series.c.tenant_id, series.c.series_instance_uid)
 Index(
     "series_awaiting",
@@ -126,17 +200,3 @@ Index(
     sqlite_where=text("awaits_description = 1"),
     postgresql_where=series.c.awaits_description,
 )
-
-
-def fold(name: str | None) -> str | None:
-    """Write a person name so that case, diacritics and empty components do not matter.
-
-    Component groups stay apart by ``=`` (PS3.5 §6.2.1.1). Only marks of European scripts are
-    cut: in others they make another letter.
-    """
-    if not name:
-        return name
-    decomposed = unicodedata.normalize("NFKD", name.casefold())
-    bare = "".join(c for c in decomposed if not "\u0300" <= c <= "\u036f")
-    groups = unicodedata.normalize("NFC", bare).split("=")
-    return "=".join(group.rstrip("^ ").strip() for group in groups).rstrip("=")

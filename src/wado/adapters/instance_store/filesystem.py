@@ -2,16 +2,18 @@
 
 import fcntl
 import itertools
-import json
 import os
+import re
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar, cast
 
+from wado.adapters.instance_store.incoming import IncomingFile
 from wado.adapters.instance_store.posix import (
     append_whole,
     failure,
@@ -30,56 +32,17 @@ from wado.ports import Incoming, StoredFile, StoreOutcome
 _COMPARE_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
 _MAX_KNOWN_FOLDERS = 20_000
+_MAX_TRIES = 20
+"""How often a folder is made that others remove while it is empty."""
 _TEMPORARY = ".part"
-_OURS = ("incoming", "metadata", "quarantine", "derived")
+_OURS = ("incoming", "metadata", "quarantine", "deleted", "derived", "commitments")
 """Folders below the root that are no tenants and yet hold files of ours."""
 _SYNCFS_FROM = 3
 """From so many files on, one flush of the file system is quicker than one of each file."""
+_FILE_NAME = re.compile(r"([0-9.]+)\.dcm(\.\d+)?\Z", re.ASCII)
 
 
-class IncomingFile:
-    """A file under a temporary name."""
-
-    __slots__ = ("_fd", "ref", "size", "temporary")
-
-    def __init__(self, fd: int, temporary: str, ref: InstanceRef | None) -> None:
-        self._fd = fd
-        self.temporary = temporary
-        self.ref = ref
-        self.size = 0
-
-    def write(self, data: Sequence[bytes | memoryview]) -> None:
-        """Append the pieces in order."""
-        try:
-            written = os.writev(self._fd, data)
-        except OSError as e:
-            raise failure(e, "writing an incoming file") from e
-        expected = sum(map(len, data))
-        self.size += written
-        if written != expected:  # a short write: rare (signals, nearly full disk), finish slowly
-            rest = b"".join(data)[written:]
-            while rest:
-                with translated("writing an incoming file"):
-                    written = os.write(self._fd, rest)
-                self.size += written
-                rest = rest[written:]
-
-    def sync(self) -> None:
-        """Flush the data to the disk."""
-        os.fsync(self._fd)
-
-    def close(self) -> None:
-        """Close the descriptor; harmless when done before."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def abort(self) -> None:
-        """Close and remove."""
-        if self._fd >= 0:
-            self.close()
-            with suppress(OSError):
-                os.unlink(self.temporary)
+T = TypeVar("T")
 
 
 class FilesystemInstanceStore:
@@ -120,14 +83,9 @@ class FilesystemInstanceStore:
         else:
             folder = os.path.dirname(os.path.join(self._root, instance_path(ref)))
         temporary = os.path.join(folder, name)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with translated("opening an incoming file"):
-            self._make_folder(folder)
-            try:
-                fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-            except FileNotFoundError:  # removed behind our back, perhaps with its parents
-                self._known_folders.clear()
-                self._make_folder(folder)
-                fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            fd = self._within(folder, lambda: os.open(temporary, flags, 0o644))
         return IncomingFile(fd, temporary, ref)
 
     def commit(
@@ -173,28 +131,48 @@ class FilesystemInstanceStore:
         if file.ref is None:
             raise InvalidRequest("the instance was not identified")
         target = os.path.join(self._root, instance_path(file.ref))
-        folder = os.path.dirname(target)
-        folders.add(folder)
-        try:
-            if os.path.dirname(file.temporary) != folder:
-                if not os.path.isdir(folder):
-                    self._known_folders.clear()  # removed behind our back
-                self._make_folder(folder)
-            rename_exclusively(file.temporary, target)
-        except FileExistsError:
-            pass
-        else:
-            return StoreOutcome.STORED
-        try:
-            if _same_data_set(file.temporary, target):
-                return StoreOutcome.SAME
-            if not replace:
-                return StoreOutcome.DIFFERENT
-            os.replace(file.temporary, target)
-            return StoreOutcome.REPLACED
-        finally:
+        folders.add(os.path.dirname(target))
+        while True:
+            if self._named(file, target):
+                return StoreOutcome.STORED
+            try:
+                outcome = self._compared(file, target, replace=replace)
+            except FileNotFoundError:  # deleted while we compared
+                continue
             with suppress(FileNotFoundError):
                 os.unlink(file.temporary)
+            return outcome
+
+    def _named(self, file: IncomingFile, target: str) -> bool:
+        """Rename to `target`, unless that is taken."""
+        try:
+            self._within(
+                os.path.dirname(target), lambda: rename_exclusively(file.temporary, target)
+            )
+        except FileExistsError:
+            return False
+        return True
+
+    @staticmethod
+    def _compared(file: IncomingFile, target: str, *, replace: bool) -> StoreOutcome:
+        if _same_data_set(file.temporary, target):
+            return StoreOutcome.SAME
+        if not replace:
+            return StoreOutcome.DIFFERENT
+        os.replace(file.temporary, target)
+        return StoreOutcome.REPLACED
+
+    def _within(self, folder: str, act: Callable[[], T]) -> T:
+        """Do something in a folder, which is made anew when it vanishes: empty ones do."""
+        for tries_left in reversed(range(_MAX_TRIES)):
+            try:
+                self._make_folder(folder)
+                return act()
+            except FileNotFoundError:
+                self._known_folders.clear()
+                if not tries_left:
+                    raise
+        raise AssertionError("unreachable")
 
     def _make_folder(self, folder: str) -> None:
         """Make a folder and its parents, and remember whose entries are not on disk yet."""
@@ -221,7 +199,8 @@ class FilesystemInstanceStore:
                 sync_file_system(self._root_fd)
                 return
             for folder in folders | new:
-                sync_folder(folder)
+                with suppress(FileNotFoundError):  # who removed it flushed what was in it
+                    sync_folder(folder)
         except OSError:
             with self._lock:
                 self._new_folders |= new
@@ -247,47 +226,54 @@ class FilesystemInstanceStore:
             return None
         return status.st_ino, status.st_size
 
-    def instances(self, under: str | StudyRef | SeriesRef | None = None) -> Iterator[StoredFile]:
-        """Walk the originals in order of their paths."""
-        for top in self._tops(under):
+    def instances(
+        self, under: str | StudyRef | SeriesRef | None = None, *, place: str = ""
+    ) -> Iterator[StoredFile]:
+        """Walk the originals, or those below `place`, in order of their paths."""
+        root = self._absolute(place) if place else self._root
+        for top in self._tops(root, under):
             for folder, folders, names in os.walk(top, onerror=_raise_unless_gone):
                 folders.sort()
                 for name in sorted(names):
-                    found = self._stored_file(folder, name)
+                    found = self._stored_file(root, folder, name, numbered=bool(place))
                     if found:
                         yield found
 
-    def _tops(self, under: str | StudyRef | SeriesRef | None) -> list[str]:
+    @staticmethod
+    def _tops(root: str, under: str | StudyRef | SeriesRef | None) -> list[str]:
         match under:
             case SeriesRef():
                 parts = (under.tenant_id, under.study_instance_uid, under.series_instance_uid)
-                return [os.path.join(self._root, *parts)]
+                return [os.path.join(root, *parts)]
             case StudyRef():
-                return [os.path.join(self._root, under.tenant_id, under.study_instance_uid)]
+                return [os.path.join(root, under.tenant_id, under.study_instance_uid)]
             case str():
-                return [os.path.join(self._root, under)]
-        return [
-            os.path.join(self._root, name)
-            for name in sorted(os.listdir(self._root))
-            if _is_tenant(name)
-        ]
+                return [os.path.join(root, under)]
+        if not os.path.isdir(root):
+            return []
+        return [os.path.join(root, name) for name in sorted(os.listdir(root)) if _is_tenant(name)]
 
-    def _stored_file(self, folder: str, name: str) -> StoredFile | None:
-        path = os.path.relpath(os.path.join(folder, name), self._root)
-        parts = path.split("/")
-        if len(parts) != 4 or not name.endswith(".dcm") or name.startswith("."):
+    def _stored_file(
+        self, root: str, folder: str, name: str, *, numbered: bool
+    ) -> StoredFile | None:
+        path = os.path.join(folder, name)
+        parts = os.path.relpath(path, root).split("/")
+        match = _FILE_NAME.match(name)
+        if len(parts) != 4 or match is None or (match[2] and not numbered):
             return None
         try:
-            ref = InstanceRef.of(parts[0], parts[1], parts[2], parts[3].removesuffix(".dcm"))
-            status = os.stat(os.path.join(folder, name))
+            ref = InstanceRef.of(parts[0], parts[1], parts[2], match[1])
+            status = os.stat(path)
         except (WadoError, FileNotFoundError):
             return None
-        return StoredFile(ref, path, status.st_size, status.st_mtime)
+        return StoredFile(
+            ref, os.path.relpath(path, self._root), status.st_size, status.st_mtime, status.st_ctime
+        )
 
     def abandoned(self, *, older_than_s: float) -> Iterator[str]:
         """Temporary files of processes that died, by the time they were last written to."""
         before = time.time() - older_than_s
-        for top in (*self._tops(None), *(f"{self._root}/{name}" for name in _OURS)):
+        for top in (*self._tops(self._root, None), *(f"{self._root}/{name}" for name in _OURS)):
             for folder, _, names in os.walk(top):
                 for name in names:
                     path = os.path.join(folder, name)
@@ -297,15 +283,14 @@ class FilesystemInstanceStore:
 
     # -------------------------------------------------------------- documents and journals
 
-    def put_document(self, path: str, data: Iterable[bytes]) -> None:
+    def put_document(self, path: str, data: Iterable[bytes], *, at: int | None = None) -> bool:
         """Write under a temporary name, flush, rename."""
         target = self._absolute(path)
         folder, name = os.path.split(target)
         unique = f"{os.getpid()}-{self._token}-{next(self._numbers)}"
         temporary = os.path.join(folder, f".{name}.{unique}{_TEMPORARY}")
         with translated(f"writing {path}"):
-            self._make_folder(folder)
-            with open(temporary, "wb") as file:
+            with self._within(folder, lambda: open(temporary, "wb")) as file:
                 try:
                     file.writelines(data)
                     file.flush()
@@ -314,8 +299,27 @@ class FilesystemInstanceStore:
                 except BaseException:  # also what the pieces raise
                     os.unlink(temporary)
                     raise
-            os.replace(temporary, target)
+            if at is None:
+                os.replace(temporary, target)
+            elif not self._in_turn(path, at, lambda: os.replace(temporary, target)):
+                os.unlink(temporary)
+                return False
             self._sync_folders({folder})
+        return True
+
+    def _in_turn(self, path: str, at: int, change: Callable[[], None]) -> bool:
+        """Change a journal as a whole while nobody appends, if it is `at` bytes long."""
+        try:
+            fd = self._lock_journal(path, os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            if os.fstat(fd).st_size != at:
+                return False
+            change()
+        finally:
+            os.close(fd)
+        return True
 
     def append(self, appends: Mapping[str, bytes], *, at: int | None = None) -> bool:
         """Append under a lock of the file; a torn end (a crash) is cut off first."""
@@ -324,11 +328,11 @@ class FilesystemInstanceStore:
         with translated("appending to a journal"):
             try:
                 for path, data in sorted(appends.items()):  # one order: no deadlock
-                    fd, new = self._open_journal(path)
+                    new = self._prepare_journal(path)
+                    fd = self._lock_journal(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
                     opened.append(fd)
-                    if new:
+                    if new or not os.fstat(fd).st_size:
                         folders.add(os.path.dirname(f"{self._root}/{path}"))
-                    fcntl.flock(fd, fcntl.LOCK_EX)
                     if not append_whole(fd, data, at):
                         return False
                 many = len(opened) >= _SYNCFS_FROM
@@ -341,31 +345,50 @@ class FilesystemInstanceStore:
                     os.close(fd)
         return True
 
-    def _open_journal(self, path: str) -> tuple[int, bool]:
-        """Open, or make; whether its entry in the folder may not be on the disk yet."""
+    def _prepare_journal(self, path: str) -> bool:
+        """Make the folder; whether the journal's entry in it may not be on the disk yet."""
         target = self._absolute(path)
         folder = os.path.dirname(target)
-        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
         first = folder not in self._known_folders  # who made it may have died too early
-        try:
-            fd = os.open(target, flags)
-        except FileNotFoundError:
-            if not os.path.isdir(folder):
-                self._known_folders.clear()
-            self._make_folder(folder)
-            return os.open(target, flags | os.O_CREAT, 0o644), True
-        if first:
-            self._make_folder(folder)
-        return fd, first
+        if os.path.exists(target):
+            if first:
+                self._make_folder(folder)
+            return first
+        if not os.path.isdir(folder):
+            self._known_folders.clear()
+        self._make_folder(folder)
+        return True
 
-    def delete(self, paths: Sequence[str]) -> None:
+    def _lock_journal(self, path: str, flags: int) -> int:
+        """Open a journal and wait for our turn."""
+        target = self._absolute(path)
+
+        def opened() -> int:
+            return os.open(target, flags | os.O_CLOEXEC, 0o644)
+
+        while True:
+            makes = flags & os.O_CREAT
+            fd = self._within(os.path.dirname(target), opened) if makes else opened()
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                return fd
+            os.close(fd)  # it was replaced or removed while we waited
+
+    def delete(self, paths: Sequence[str], *, at: int | None = None) -> None:
         """Remove, and the folders that became empty."""
         folders = set()
         for path in paths:
             target = self._absolute(path)
             with translated(f"deleting {path}"), suppress(FileNotFoundError):
-                os.unlink(target)
+                if at is None:
+                    os.unlink(target)
+                else:
+                    self._in_turn(path, at, partial(os.unlink, target))
                 folders.add(os.path.dirname(target))
+        self._leave(folders)
+
+    def _leave(self, folders: set[str]) -> None:
+        """Remove folders that became empty, flush the others."""
         for folder in folders:
             self._remove_empty(folder)
         with translated("flushing a folder"):
@@ -380,22 +403,33 @@ class FilesystemInstanceStore:
             self._known_folders.discard(folder)
             folder = os.path.dirname(folder)
 
-    def quarantine(self, path: str, reason: str) -> None:
-        """Move to ``quarantine/`` under the same path, the reason in a ``.reason.json`` beside."""
-        source = self._absolute(path)
-        kept = f"quarantine/{path}"
-        if os.path.exists(source):  # else moved before a crash
-            numbers = itertools.count(2)
-            while os.path.exists(f"{self._root}/{kept}"):  # another file that came by its name
-                kept = f"quarantine/{path}.{next(numbers)}"
-        note = json.dumps({"file_path": path, "reason": reason}, indent=1).encode()
-        self.put_document(f"{kept}.reason.json", [note])
-        with (
-            translated(f"moving {path} to the quarantine"),
-            suppress(FileNotFoundError),
-        ):
-            os.rename(source, f"{self._root}/{kept}")
-            self._sync_folders({os.path.dirname(source), os.path.dirname(f"{self._root}/{kept}")})
+    def move(self, moves: Mapping[str, str]) -> Collection[str]:
+        """Rename without overwriting; flush the folders of all, together."""
+        moved: set[str] = set()
+        folders: set[str] = set()
+        try:
+            for old, new in moves.items():
+                source, target = self._absolute(old), self._absolute(new)
+                with translated(f"moving {old} to {new}"):
+                    if self._moved(source, target):
+                        moved.add(old)
+                        folders |= {os.path.dirname(source), os.path.dirname(target)}
+        finally:
+            self._leave(folders)
+        return moved
+
+    def _moved(self, source: str, target: str) -> bool:
+        if not os.path.exists(source):
+            return False
+        try:
+            self._within(os.path.dirname(target), lambda: rename_exclusively(source, target))
+        except FileExistsError:
+            return False
+        except FileNotFoundError:
+            if os.path.exists(source):
+                raise
+            return False  # another moved it
+        return True
 
     def _absolute(self, path: str) -> str:
         if path.startswith("/") or ".." in path.split("/"):

@@ -1,1 +1,1 @@
-"""The web server: DICOMweb, the viewer, health and metrics; Starlette on granian (ADR 0006)."""
+"""The web server: DICOMweb, the viewer, health and metrics, on HTTP/1.1 of our own (ADR 0010)."""

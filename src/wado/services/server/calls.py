@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 import orjson
@@ -17,18 +17,27 @@ from wado.archive.journal import Journals, SeriesView
 from wado.archive.pieces import Piece, piece_length
 from wado.dicom.media_types import DICOM_JSON
 from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef, validate_tenant_id, validate_uid
+from wado.services.server.addresses import HeaderLookup, origin_of
 
 Headers = list[tuple[str, str]]
 
+ALLOW_ORIGIN = "access-control-allow-origin"
+_EXPOSED = (
+    "Accept-Ranges, Allow, Content-Disposition, Content-Encoding, Content-Length, "
+    "Content-Location, Content-Range, Content-Type, ETag, Location, Retry-After, Warning, "
+    "WWW-Authenticate"
+)
 CROSS_ORIGIN: Headers = [
-    ("access-control-allow-origin", "*"),
-    (
-        "access-control-expose-headers",
-        "Content-Range, Content-Length, Content-Type, Warning, Content-Location, ETag, Retry-After",
-    ),
+    (ALLOW_ORIGIN, "*"),
+    ("access-control-expose-headers", _EXPOSED),
     ("cross-origin-resource-policy", "cross-origin"),
 ]
 """On every answer of the API: viewers come from other origins, too."""
+
+_INERT: Headers = [
+    ("content-security-policy", "sandbox; default-src 'none'; style-src 'unsafe-inline'"),
+    ("x-content-type-options", "nosniff"),
+]
 
 PREFLIGHT: Headers = [
     *CROSS_ORIGIN,
@@ -36,21 +45,14 @@ PREFLIGHT: Headers = [
     ("access-control-max-age", "86400"),
 ]
 
-_HOST = re.compile(r"[A-Za-z0-9._~-]+(?::\d{1,5})?\Z|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?\Z")
-_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)*\Z")
-
-
-class HeaderLookup(Protocol):
-    """Request headers; names in lower case."""
-
-    def get(self, key: str, /) -> Any:
-        """Value of a header, or None."""
-        ...
-
 
 @dataclass(slots=True)
 class Call:
-    """The head of a request."""
+    """The head of a request.
+
+    `prefix` is what stood before `path` and was cut off; `public_url` is our root as configured.
+    `is_gone` tells, in any thread, whether the client no longer waits for the answer.
+    """
 
     method: str
     path: str
@@ -62,8 +64,11 @@ class Call:
     server: str = ""
     client: str = ""
     root: str = ""
+    prefix: str = ""
+    public_url: str = ""
     params: Mapping[str, str] = field(default_factory=dict)
     user_name: str = ""
+    is_gone: Callable[[], bool] = bool
 
     @property
     def study(self) -> StudyRef:
@@ -105,15 +110,10 @@ class Call:
 
     @property
     def origin(self) -> str:
-        """``scheme://host[:port][/prefix]`` as the client wrote it, through proxies."""
-        forwarded = _forwarded(self.headers.get("forwarded") or "")
-        proto = forwarded.get("proto") or _first(self.headers.get("x-forwarded-proto"))
-        host = forwarded.get("host") or _first(self.headers.get("x-forwarded-host"))
-        host = host or self._host
-        prefix = _first(self.headers.get("x-forwarded-prefix")).rstrip("/")
-        scheme = proto if proto in ("http", "https") else self.scheme
-        safe = host if _HOST.match(host) else self.server
-        return f"{scheme}://{safe}{prefix if _PREFIX.match(prefix) else ''}"
+        """``scheme://host[:port][/prefix]`` as configured, or as the client wrote it."""
+        return self.public_url or origin_of(
+            self.headers, self.scheme, self._host, self.server, self.prefix
+        )
 
     @property
     def _host(self) -> str:
@@ -131,17 +131,6 @@ class Call:
 _study = lru_cache(maxsize=1024)(StudyRef.of)
 _series = lru_cache(maxsize=4096)(SeriesRef.of)
 _uid = lru_cache(maxsize=8192)(validate_uid)
-
-
-def _first(value: str | None) -> str:
-    return value.split(",", 1)[0].strip() if value else ""
-
-
-@lru_cache(maxsize=64)
-def _forwarded(value: str) -> Mapping[str, str]:
-    """First element of a Forwarded header (RFC 7239)."""
-    pairs = (pair.partition("=") for pair in value.split(",", 1)[0].split(";"))
-    return {name.strip().lower(): text.strip().strip('"') for name, _, text in pairs}
 
 
 @lru_cache(maxsize=1024)
@@ -167,7 +156,8 @@ class Answer:
     """A response: `pieces` are its body; `stream` stands instead if the body is made on the way.
 
     `length` is given for a `stream` whose length is known. With a `basis` it may be given again to
-    who asks the same.
+    who asks the same. With `later` this is no answer yet: what `later` gives is, and it takes its
+    time, in a thread for such work; so do the pieces of an answer that is `slow`.
     """
 
     status: int = 200
@@ -176,6 +166,8 @@ class Answer:
     stream: Iterable[Piece] | None = None
     length: int | None = None
     basis: Basis | None = None
+    later: Callable[[], "Answer"] | None = None
+    slow: bool = False
 
     @property
     def body_length(self) -> int | None:
@@ -202,6 +194,14 @@ def text_answer(text: str, *, status: int = 200, media_type: str = "text/plain")
     """Answer with text."""
     headers = [("content-type", f"{media_type}; charset=utf-8"), *CROSS_ORIGIN]
     return Answer(status, headers, (text.encode(),))
+
+
+def inert(media_type: str) -> Headers:
+    """Headers for what others stored and a browser opens: nothing of it runs as ours.
+
+    The browser's own viewer of PDF does not start in a sandbox, and runs nothing as ours anyway.
+    """
+    return [] if media_type == "application/pdf" else _INERT
 
 
 def warning(text: str) -> tuple[str, str]:

@@ -1,16 +1,35 @@
-"""The body of an answer: read whole when it is small, else chunk after chunk with flat memory."""
+"""The body of an answer: read whole when it is small, else sent piece by piece with flat memory."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from io import BytesIO
+from time import monotonic
 
-from wado.archive.pieces import Computed, OpenFiles, Piece, cut, piece_length
+from wado.archive.pieces import Computed, FileSlice, OpenFiles, Piece, cut, piece_length
 from wado.services.server.calls import Answer
+from wado.services.server.exchange import Sender
 from wado.services.server.service import Service
 
-WHOLE_BYTES = 4 << 20
-"""Bodies up to this size are read at once: one system call, and no change of threads."""
+WHOLE_BYTES = 64 << 10
+"""Bodies up to this size are read at once; files that are longer go out by sendfile."""
 CHUNK_BYTES = 512 << 10
+_FLUSH_S = 0.1
+"""How long pieces that come slowly are gathered."""
+_FEW_BYTES = 32 << 10
+"""Pieces that are smaller on average are gathered: a system call for each would cost more."""
+
+
+def whole_at_once(service: Service, answer: Answer) -> bytes | None:
+    """Read a small body if all of it lies in memory, else None."""
+    if answer.stream is not None or sum(map(piece_length, answer.pieces)) > WHOLE_BYTES:
+        return None
+    buffer = _buffer(answer.pieces)
+    with buffer.getbuffer() as body:
+        if not _filled(body, answer.pieces, service.files.read_at_once):
+            return None
+    return buffer.getvalue()
 
 
 async def whole(service: Service, answer: Answer) -> bytes:
@@ -24,20 +43,27 @@ async def whole(service: Service, answer: Answer) -> bytes:
     pieces = answer.pieces
     if len(pieces) == 1 and isinstance(pieces[0], bytes):
         return pieces[0]
-    length = sum(map(piece_length, pieces))
-    if not length:
-        return b""
-    # Joining pieces would copy them once more, and granian copies all that is not `bytes`. This
-    # buffer becomes `bytes` without a copy, as it is written to its end and nothing else holds it.
-    buffer = BytesIO()
-    buffer.seek(length - 1)
-    buffer.write(b"\0")
+    buffer = _buffer(pieces)
     with buffer.getbuffer() as body:
         if not _filled(body, pieces, service.files.read_at_once):
             read = service.files.read_into
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(service.threads, _filled, body, pieces, read)
     return buffer.getvalue()
+
+
+def _buffer(pieces: Sequence[Piece]) -> BytesIO:
+    """Make a buffer of the length of the pieces.
+
+    Joining them would copy them once more. This becomes `bytes` without a copy, as it is written
+    to its end and nothing else holds it.
+    """
+    buffer = BytesIO()
+    length = sum(map(piece_length, pieces))
+    if length:
+        buffer.seek(length - 1)
+        buffer.write(b"\0")
+    return buffer
 
 
 def _filled(
@@ -54,29 +80,99 @@ def _filled(
     return True
 
 
-async def chunks(service: Service, answer: Answer) -> AsyncGenerator[bytearray]:
+async def make_ready(service: Service, answer: Answer) -> None:
+    """Open the first file of a body, so that it is known to be there.
+
+    Raises
+    ------
+    NotFound
+        It was replaced since the handler looked: ask it again.
+    """
+    first = next((p for p in answer.pieces if isinstance(p, FileSlice)), None)
+    if first is not None:
+        await _open(service, first)
+
+
+async def _open(service: Service, piece: FileSlice) -> None:
+    if not service.files.is_open(piece):
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(service.threads, service.files.open, piece)
+
+
+async def deliver(service: Service, answer: Answer, sender: Sender) -> int:
+    """Send the body, files by sendfile; how many bytes were sent.
+
+    Raises
+    ------
+    EOFError, NotFound
+        A file is shorter than it was, or gone: what was sent is not whole.
+    """
+    pieces = answer.pieces
+    length = sum(map(piece_length, pieces))
+    if answer.stream is not None or length < _FEW_BYTES * len(pieces):
+        return await _deliver_gathered(service, answer, sender)
+    for number, piece in enumerate(pieces, 1):
+        match piece:
+            case bytes():
+                await sender.send(piece, more=number < len(pieces))
+            case FileSlice():
+                await _open(service, piece)
+                with service.files.lent(piece) as fd:
+                    if fd is None:
+                        return await _deliver_gathered(service, answer, sender, number - 1)
+                    await sender.send_file(fd, piece.offset, piece.length)
+            case Computed():
+                threads, make = _threads(service, answer), service.files.bytes_of
+                data = await asyncio.get_running_loop().run_in_executor(threads, make, piece)
+                await sender.send(data, more=number < len(pieces))
+                del data  # not held while the next is worked out
+    return length
+
+
+async def _deliver_gathered(service: Service, answer: Answer, sender: Sender, skip: int = 0) -> int:
+    sent = sum(map(piece_length, answer.pieces[:skip]))
+    async with aclosing(chunks(service, answer, skip)) as source:
+        async for data in source:
+            await sender.send(data)
+            sent += len(data)
+    return sent
+
+
+async def chunks(service: Service, answer: Answer, skip: int = 0) -> AsyncGenerator[bytearray]:
     """Read the body chunk by chunk; while one is sent, the next is read in a thread.
 
     A chunk is valid until the next but one is asked for: two buffers take turns, so that a long
-    stream allocates nothing.
+    stream allocates nothing. The first `skip` pieces are left out.
     """
-    pieces = answer.pieces if answer.stream is None else answer.stream
+    pieces = answer.pieces[skip:] if answer.stream is None else answer.stream
     source = _chunks(service.files, pieces)
-    loop = asyncio.get_running_loop()
-    reading = loop.run_in_executor(service.threads, next, source, None)
+    threads = _threads(service, answer)
+    step = threads.submit(next, source, None)
     try:
-        while (chunk := await reading) is not None:
-            reading = loop.run_in_executor(service.threads, next, source, None)
+        while (chunk := await asyncio.wrap_future(step)) is not None:
+            step = threads.submit(next, source, None)
             yield chunk
     finally:
-        await asyncio.wait([reading])
+        # Who went away is not worked for; but what runs must end before the source is closed.
+        if not step.cancel():
+            await asyncio.wait([asyncio.wrap_future(step)])
         source.close()
 
 
+def _threads(service: Service, answer: Answer) -> ThreadPoolExecutor:
+    """Choose who works on the body: what is slow must not hold up searches."""
+    return service.pixel_threads if answer.slow else service.threads
+
+
 def _chunks(files: OpenFiles, pieces: Iterable[Piece]) -> Generator[bytearray]:
-    """Fill buffers with what the pieces are together; all chunks but the last are full."""
+    """Fill buffers with what the pieces are together.
+
+    All chunks but the last are full, unless the pieces come slowly: then what is there goes out,
+    and whether the client is still there is found out between pieces.
+    """
     buffer, other = bytearray(CHUNK_BYTES), bytearray(CHUNK_BYTES)
     filled = 0
+    due = monotonic() + _FLUSH_S
     for piece in pieces:
         if isinstance(piece, Computed):
             piece = files.bytes_of(piece)  # noqa: PLW2901 - once, not for each chunk of it
@@ -90,6 +186,10 @@ def _chunks(files: OpenFiles, pieces: Iterable[Piece]) -> Generator[bytearray]:
             if filled == CHUNK_BYTES:
                 yield buffer
                 buffer, other, filled = other, buffer, 0
+                due = monotonic() + _FLUSH_S
+        if filled and monotonic() > due:
+            yield buffer[:filled]
+            filled, due = 0, monotonic() + _FLUSH_S
     if filled:
         del buffer[filled:]
         yield buffer

@@ -1,26 +1,36 @@
 """From a call to its answer: method, handler, thread, and the one place for errors."""
 
 import asyncio
-from collections.abc import AsyncIterable
-from functools import lru_cache
+from collections.abc import AsyncIterable, Callable
+from functools import lru_cache, partial
 
-from wado.errors import WadoError
+from wado.errors import NotFound, WadoError
+from wado.services.server import capabilities, pages
+from wado.services.server.addresses import HeaderLookup
 from wado.services.server.calls import (
+    ALLOW_ORIGIN,
     CROSS_ORIGIN,
     PREFLIGHT,
     Answer,
     Call,
-    HeaderLookup,
     json_answer,
     tenant_of,
 )
-from wado.services.server.routes import Handler, Resource, Route
+from wado.services.server.charsets import check_charset, gives_text
+from wado.services.server.exchange import ProtocolClosed
+from wado.services.server.representations import check_accept
+from wado.services.server.routes import VIEWER, Handler, Resource, Route
 from wado.services.server.service import Service
 from wado.telemetry import get_logger
 
 _log = get_logger("wado-server")
+_ANY_ORIGIN = ("*",)
 _RETRY_AFTER = ("retry-after", "5")
-_ALLOWED_HEADERS = "Authorization, Accept, Range, Content-Type, If-None-Match, "
+_ALLOWED_HEADERS = (
+    "Authorization, Accept, Accept-Charset, Cache-Control, Content-Location, Content-Type, "
+    "If-Match, If-Modified-Since, If-None-Match, If-Range, If-Unmodified-Since, Pragma, Range, "
+    "X-Requested-With, "
+)
 
 
 def tenant(service: Service, headers: HeaderLookup) -> str:
@@ -38,17 +48,29 @@ async def handle(
     service: Service, call: Call, resource: Resource, body: AsyncIterable[bytes], trace_id: str
 ) -> Answer:
     """Answer a call; whatever happens becomes an answer."""
+    return cross_origin(service, call, await _handled(service, call, resource, body, trace_id))
+
+
+async def _handled(
+    service: Service, call: Call, resource: Resource, body: AsyncIterable[bytes], trace_id: str
+) -> Answer:
     try:
         route = resource.routes.get("GET" if call.method == "HEAD" else call.method)
-        if route is None:
+        if route is None or (route.method == "DELETE" and not service.settings.allow_delete):
             return _other_method(service, call, resource)
         call.tenant_id = tenant(service, call.headers)
+        if route.section and route.method == "GET":
+            check_accept(call, strict=service.settings.strict_accept)
+        if gives_text(route.produces):
+            check_charset(call)
         if route.receiver is not None:
             return await route.receiver(service, call, body)
         assert route.handler is not None
         if is_warm(service, call, route):
-            return route.handler(service, call)
+            return await _completed(service, call, route.handler(service, call))
         return await in_thread(service, route.handler, call)
+    except ProtocolClosed:  # nobody is there to be answered
+        raise
     except Exception as e:  # noqa: BLE001 - the one place where errors become answers
         return error_answer(e, trace_id, path=call.path)
 
@@ -56,7 +78,27 @@ async def handle(
 async def in_thread(service: Service, handler: Handler, call: Call) -> Answer:
     """Run a handler where waiting harms nobody."""
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(service.threads, handler, service, call)
+    answer = await loop.run_in_executor(
+        service.threads, _if_wanted, call, partial(handler, service, call)
+    )
+    return await _completed(service, call, answer)
+
+
+async def _completed(service: Service, call: Call, answer: Answer) -> Answer:
+    """Wait for an answer that is worked out; apart from searches, which it must not hold up."""
+    if answer.later is None:
+        return answer
+    loop = asyncio.get_running_loop()
+    answer = await loop.run_in_executor(service.pixel_threads, _if_wanted, call, answer.later)
+    answer.slow = True
+    return answer
+
+
+def _if_wanted(call: Call, make: Callable[[], Answer]) -> Answer:
+    """Make an answer when its turn comes, unless the client went away while it waited."""
+    if call.is_gone():
+        raise ProtocolClosed
+    return make()
 
 
 def is_warm(service: Service, call: Call, route: Route) -> bool:
@@ -69,15 +111,34 @@ def is_warm(service: Service, call: Call, route: Route) -> bool:
     return "series" not in call.params or service.journals.knows(call.series)
 
 
-def _other_method(service: Service, call: Call, resource: Resource) -> Answer:
-    allow = _allow(resource)
-    if call.method != "OPTIONS":
-        answer = _refusal(405, f"{call.method[:20]} is not for this resource", "")
-        answer.headers.append(("allow", allow))
+def cross_origin(service: Service, call: Call, answer: Answer) -> Answer:
+    """Let pages of the configured origins read the answer, and no others."""
+    if service.settings.cors_origins == _ANY_ORIGIN:
         return answer
-    allowed = _ALLOWED_HEADERS + service.settings.tenant_header
-    headers = [*PREFLIGHT, ("allow", allow), ("access-control-allow-headers", allowed)]
-    return Answer(204, headers)
+    origin = call.headers.get("origin")
+    headers = [(name, value) for name, value in answer.headers if name != ALLOW_ORIGIN]
+    if len(headers) < len(answer.headers):
+        headers.append(("vary", "origin"))
+        if origin and origin in service.settings.cors_origins:
+            headers.append((ALLOW_ORIGIN, origin))
+    answer.headers = headers
+    return answer
+
+
+def _other_method(service: Service, call: Call, resource: Resource) -> Answer:
+    """Answer a method that the resource has no route for; all have OPTIONS (PS3.18 §8.9)."""
+    allow = ("allow", _allow(resource, deletes=service.settings.allow_delete))
+    if call.method == "OPTIONS" and call.headers.get("access-control-request-method"):
+        allowed = _ALLOWED_HEADERS + service.settings.tenant_header
+        return Answer(204, [*PREFLIGHT, allow, ("access-control-allow-headers", allowed)])
+    if resource.path == VIEWER.path and pages.is_of_api(call.path):
+        raise NotFound("no such resource")
+    if call.method == "OPTIONS":
+        answer = capabilities.describe(call, resource)
+    else:
+        answer = _refusal(405, f"{call.method[:20]} is not for this resource", "")
+    answer.headers.append(allow)
+    return answer
 
 
 @lru_cache(maxsize=256)
@@ -85,8 +146,9 @@ def _allow_of(methods: frozenset[str]) -> str:
     return ", ".join(sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())))
 
 
-def _allow(resource: Resource) -> str:
-    return _allow_of(frozenset(resource.routes))
+def _allow(resource: Resource, *, deletes: bool) -> str:
+    methods = frozenset(resource.routes)
+    return _allow_of(methods if deletes else methods - {"DELETE"})
 
 
 def error_answer(e: Exception, trace_id: str, *, path: str = "") -> Answer:

@@ -1,112 +1,111 @@
-"""Long bodies go out through a named pipe, which holds us back while a client reads slowly.
+"""Long bodies go straight to the socket: files without passing through our memory (sendfile).
 
-The stream that granian offers queues whatever it is given, without limit: a client that asks for
-a study and reads nothing would have all of it put into our memory. A file granian reads piece by
-piece, as the client takes them; so it is given a pipe by the name of a file.
+What a client does not read yet stays where it is: nothing is queued.
 """
 
 import asyncio
-import errno
-import fcntl
 import os
+import socket
 from contextlib import suppress
-from itertools import count
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from types import TracebackType
-from typing import Self
+from typing import Final
 
-_PIPE_BYTES = 1 << 20
-_OPENED_WITHIN_S = 15.0
-_LOOK_S = 0.0005
-_PERMISSIONS = 0o600
-
-
-class Pipes:
-    """Makes pipes; one per process, a context manager that owns their folder.
-
-    The folder is a temporary one: the pipes in it are names without content, and gone as soon as
-    both sides have opened them. It lies in `below`, or where the system has such folders.
-    """
-
-    def __init__(self, *, stall_timeout_s: float, below: Path | None = None) -> None:
-        if below is not None:
-            below.mkdir(parents=True, exist_ok=True)
-        self._folder = TemporaryDirectory(prefix="server-", dir=below)
-        self._numbers = count()
-        self._stall_timeout_s = stall_timeout_s
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self._folder.cleanup()
-
-    def make(self) -> "Outflow":
-        """Make a pipe that nobody has opened yet."""
-        path = os.path.join(self._folder.name, str(next(self._numbers)))
-        os.mkfifo(path, _PERMISSIONS)
-        return Outflow(path, self._stall_timeout_s)
+_MORE: Final = getattr(socket, "MSG_MORE", 0)
+_NOWAIT: Final = getattr(os, "RWF_NOWAIT", 0)
+_STEP_BYTES: Final = 1 << 20
+"""Of a file in one system call; whether it lies in memory is looked up as often."""
 
 
 class Outflow:
-    """The writing side of a pipe; an async context manager that waits for the reading side.
+    """Sends through a duplicate of a connection's socket, beside its transport.
 
-    Raises BrokenPipeError (also from `write`) when the reader is gone, TimeoutError when it
-    takes nothing for too long.
+    The transport must have sent all that it held. Raises ConnectionError when the client is gone,
+    TimeoutError when it takes nothing for `stall_timeout_s` seconds.
     """
 
-    def __init__(self, path: str, stall_timeout_s: float) -> None:
-        self.path = path
+    def __init__(self, fd: int, stall_timeout_s: float) -> None:
+        self._socket = socket.socket(fileno=os.dup(fd))
+        self._socket.settimeout(0)
         self._stall_timeout_s = stall_timeout_s
-        self._fd = -1
+        self._is_closed = False
+        self._in_thread = False
+        self._writable: asyncio.Future[None] | None = None
 
-    async def __aenter__(self) -> Self:
-        try:
-            async with asyncio.timeout(_OPENED_WITHIN_S):
-                while not self._open():  # noqa: ASYNC110 - nothing tells that a pipe was opened
-                    await asyncio.sleep(_LOOK_S)
-        finally:
-            os.unlink(self.path)
-        with suppress(OSError):  # the system's limit for all pipes of a user: a short one will do
-            fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        return self
+    def close(self) -> None:
+        """Let go of the socket; who waits learns that the client is gone."""
+        self._is_closed = True
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_exception(ConnectionResetError("the client went away"))
+        elif not self._in_thread:  # else its number would be another client's in that thread
+            self._socket.close()
 
-    def _open(self) -> bool:
-        try:
-            self._fd = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as e:
-            if e.errno != errno.ENXIO:  # nobody reads yet
-                raise
-            return False
-        return True
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        os.close(self._fd)
-
-    async def write(self, data: bytes | bytearray) -> None:
-        """Write all of it, as fast as it is read."""
+    async def send(self, data: bytes | bytearray, *, more: bool = False) -> None:
+        """Send all of `data`; with `more` it may wait for what follows, to go in one packet."""
         with memoryview(data) as view:
             start = 0
             while start < len(view):
+                self._check()
                 try:
-                    start += os.write(self._fd, view[start:])
+                    start += self._socket.send(view[start:], _MORE if more else 0)
                 except BlockingIOError:
-                    await self._writable()
+                    await self._until_writable()
 
-    async def _writable(self) -> None:
+    async def send_file(self, fd: int, offset: int, length: int) -> None:
+        """Send a range of a file.
+
+        Raises
+        ------
+        EOFError
+            The file ends before the range does.
+        """
+        end = offset + length
+        while offset < end:
+            self._check()
+            count = min(end - offset, _STEP_BYTES)
+            try:
+                if _in_memory(fd, offset, count):
+                    sent = os.sendfile(self._socket.fileno(), fd, offset, count)
+                else:
+                    sent = await self._send_in_thread(fd, offset, count)
+            except BlockingIOError:
+                await self._until_writable()
+                continue
+            if not sent:
+                raise EOFError("the file ends early")
+            offset += sent
+
+    async def _send_in_thread(self, fd: int, offset: int, count: int) -> int:
+        self._in_thread = True
+        try:
+            return await asyncio.to_thread(os.sendfile, self._socket.fileno(), fd, offset, count)
+        finally:
+            self._in_thread = False
+            if self._is_closed:
+                self._socket.close()
+
+    def _check(self) -> None:
+        if self._is_closed:
+            raise ConnectionResetError("the client went away")
+
+    async def _until_writable(self) -> None:
         loop = asyncio.get_running_loop()
-        writable: asyncio.Future[None] = loop.create_future()
-        loop.add_writer(self._fd, _set, writable)
+        self._writable = loop.create_future()
+        fd = self._socket.fileno()
+        loop.add_writer(fd, _set, self._writable)
         try:
             async with asyncio.timeout(self._stall_timeout_s):
-                await writable
+                await self._writable
         finally:
-            loop.remove_writer(self._fd)
+            loop.remove_writer(fd)
+            self._writable = None
+            if self._is_closed:
+                self._socket.close()
+
+
+def _in_memory(fd: int, offset: int, count: int) -> bool:
+    """Whether the end of a range lies in memory, which says that likely all of it does."""
+    with suppress(OSError):
+        return bool(os.preadv(fd, [bytearray(1)], offset + count - 1, _NOWAIT))
+    return False
 
 
 def _set(future: "asyncio.Future[None]") -> None:

@@ -6,8 +6,9 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from wado.errors import NotFound
+from wado.errors import NotFound, NotOffered
 from wado.services.server.calls import (
+    CROSS_ORIGIN,
     Answer,
     Call,
     json_answer,
@@ -20,12 +21,25 @@ _HASHED = re.compile(r"[-.][A-Za-z0-9_-]{8,}\.\w+\Z")
 """Name of an asset that changes with its content, as Vite writes them."""
 _FILE = re.compile(r"\.[A-Za-z]\w{0,9}\Z")
 """Ending of a file name; the last component of a UID is a number."""
-_API = ("dicomweb", "wado", "livez", "readyz", "metrics", "openapi.json", "docs")
+_API = frozenset({"dicomweb", "wado", "livez", "readyz", "metrics", "openapi.json", "docs"})
 _NOT_BUILT = """The viewer is not built.
 
 Run `make viewer` in the checkout, then reload this page. DICOMweb works without it:
 see /docs for the interface, /dicomweb/studies for the studies.
 """
+OTHER_SERVICES = (
+    "workitems",
+    "modality-scheduled-procedure-steps",
+    "modality-performed-procedure-steps",
+    "color-palettes",
+    "defined-procedure-protocols",
+    "hanging-protocols",
+    "implant-templates",
+    "inventories",
+    "subscribers",
+)
+"""First parts of paths of services that the Standard names and we do not offer."""
+_NOT_OFFERED = re.compile("|".join((*OTHER_SERVICES, "rendered(?:mpr|3d)")), re.IGNORECASE)
 _POLICY = [
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "same-origin"),
@@ -44,10 +58,15 @@ def viewer_folder() -> Path:
     return Path(str(files("wado"))) / "viewer"
 
 
+def is_of_api(path: str) -> bool:
+    """Whether a path belongs to the interface, so that no page can have it."""
+    return path.lstrip("/").partition("/")[0] in _API
+
+
 def viewer(_service: Service, call: Call) -> Answer:
     """Serve a file of the viewer; paths without a suffix are pages of it and get its index."""
     name = call.params.get("path", "").strip("/")
-    if name.split("/", 1)[0] in _API:
+    if is_of_api(name):
         raise NotFound("no such resource")
     folder = viewer_folder()
     file = _file(folder, name or "index.html")
@@ -84,6 +103,29 @@ def _static(call: Call, file: Path) -> Answer:
     if "gzip" in (call.headers.get("accept-encoding") or "") and packed.is_file():
         return Answer(200, [*headers, ("content-encoding", "gzip")], (packed.read_bytes(),))
     return Answer(200, headers, (file.read_bytes(),))
+
+
+def service_root(_service: Service, call: Call) -> Answer:
+    """Say what there is below the root of DICOMweb; a browser is led to the page about it."""
+    if "text/html" in (call.headers.get("accept") or ""):
+        return Answer(302, [("location", f"{call.origin}/docs"), *CROSS_ORIGIN])
+    links = {name: f"{call.base_url}/{name}" for name in ("studies", "series", "instances")}
+    links["wado-uri"] = f"{call.origin}/wado?requestType=WADO"
+    links["openapi"] = f"{call.origin}/openapi.json"
+    links["documentation"] = f"{call.origin}/docs"
+    return json_answer({"title": "DICOMweb (PS3.18)", "links": links})
+
+
+def not_offered(_service: Service, call: Call) -> Answer:
+    """Refuse what the Standard names and we do not do, by its name.
+
+    Raises
+    ------
+    NotOffered
+        Always.
+    """
+    name = _NOT_OFFERED.search(call.path)
+    raise NotOffered(f"this archive does not offer {name[0] if name else 'this service'}")
 
 
 def openapi(_service: Service, call: Call) -> Answer:

@@ -12,16 +12,14 @@ from typing import Final, NamedTuple
 
 from wado.archive.journal import Journals
 from wado.services.server.access_log import Target
-from wado.services.server.bridge import Scope
 from wado.services.server.calls import Answer
+from wado.services.server.exchange import Scope
 
 _MAX_BYTES = 12 << 20
-_LARGEST_SHARE = 4
-"""No answer takes more than this part of the memory: one would drive out all others."""
+LARGEST_KEPT_BYTES = _MAX_BYTES // 4
+"""No answer takes more of the memory: one would drive out all others."""
 _FIXED_BYTES = 2500
 """An answer without its body: key, headers, pieces; measured."""
-_SMALL_BYTES = 16 << 10
-"""Bodies up to this size cost more to read again than the memory they take."""
 _KEPT_STATUSES = frozenset({200, 206})
 
 _SHOWN: Final = (
@@ -34,7 +32,10 @@ _SHOWN: Final = (
     "forwarded",
     "x-forwarded-proto",
     "x-forwarded-host",
+    "x-forwarded-port",
     "x-forwarded-prefix",
+    "accept-charset",
+    "origin",
 )
 
 
@@ -104,14 +105,16 @@ class PreparedAnswers:
         self._kept.move_to_end(key)
         return found
 
-    def keep(self, key: Key, answer: Answer, target: Target, body: bytes) -> None:
-        """Keep an answer that may be given again, unless its series changed meanwhile."""
+    def keep(self, key: Key, answer: Answer, target: Target, body: bytes | None) -> None:
+        """Keep an answer that may be given again, unless its series changed meanwhile.
+
+        Without a `body` its pieces are read each time.
+        """
         if answer.status not in _KEPT_STATUSES or answer.basis is None:
             return
-        in_memory = answer.basis.in_memory or len(body) <= _SMALL_BYTES
-        prepared = Prepared(answer, target, body if in_memory else None)
+        prepared = Prepared(answer, target, body)
         size = _size(key, prepared)
-        if size * _LARGEST_SHARE > self._max_bytes or not self._holds(prepared):
+        if size > min(LARGEST_KEPT_BYTES, self._max_bytes // 4) or not self._holds(prepared):
             return
         self.forget(key)
         self._kept[key] = prepared

@@ -6,7 +6,20 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from wado.services.server import bulk_data, health, metadata, pages, qido_rs, stow_rs, wado_rs
+from wado.services.server import (
+    bulk_data,
+    commitments,
+    deletion,
+    health,
+    metadata,
+    pages,
+    qido_rs,
+    rendered,
+    stow_rs,
+    thumbnails,
+    wado_rs,
+    wado_uri,
+)
 from wado.services.server.calls import Answer, Call
 from wado.services.server.service import Service
 
@@ -14,6 +27,7 @@ Handler = Callable[[Service, Call], Answer]
 Receiver = Callable[[Service, Call, AsyncIterable[bytes]], Awaitable[Answer]]
 
 ROOT = "/dicomweb"
+URI_SERVICE = "/wado"
 STUDY = ROOT + "/studies/{study}"
 SERIES = STUDY + "/series/{series}"
 INSTANCE = SERIES + "/instances/{instance}"
@@ -36,15 +50,31 @@ class Route:
     section: str = ""
     produces: tuple[str, ...] = ()
     statuses: tuple[int, ...] = (200,)
+    consumes: tuple[str, ...] = ('multipart/related; type="application/dicom"', "application/dicom")
 
 
 _MULTIPART = "multipart/related"
-_DICOM = (f'{_MULTIPART}; type="application/dicom"', "application/dicom")
+_DICOM = (
+    f'{_MULTIPART}; type="application/dicom"', "application/dicom",
+    f'{_MULTIPART}; type="application/octet-stream"',
+)  # fmt: skip
 _FRAMES = (_MULTIPART, "application/octet-stream", "image/*", "video/*")
+_PICTURES = (*rendered.PICTURES, _MULTIPART)
+_DOCUMENTS = ("text/html", "text/plain", "text/xml", "application/pdf", "model/*", "video/*")
+_RENDERED = (*_PICTURES, *_DOCUMENTS)
 _JSON = ("application/dicom+json",)
-_GET = (200, 206, 304, 400, 404, 406, 416)
-_METADATA = (200, 304, 400, 404, 406)
-_SEARCH = (200, 204, 400, 406, 413)
+_ONE_JSON_OR_XML = (*_JSON, "application/dicom+xml")
+_JSON_OR_XML = (*_JSON, f'{_MULTIPART}; type="application/dicom+xml"')
+_BULK = (_MULTIPART, "application/octet-stream", "*/*")
+_GET = (200, 206, 304, 400, 404, 406, 410, 416, 503)
+_RENDER = (200, 206, 304, 400, 404, 406, 410, 413, 416, 503)
+_METADATA = (200, 304, 400, 404, 406, 410)
+_SEARCH = (200, 204, 400, 406, 413, 503)
+_STORED = (
+    *(f'{_MULTIPART}; type="application/{kind}"' for kind in ("dicom", "dicom+json", "dicom+xml")),
+    "application/dicom",
+    *_JSON,
+)
 _STORE = (200, 202, 400, 406, 409, 413, 415, 503)
 
 
@@ -54,24 +84,65 @@ def _get(path: str, title: str, handler: Handler, produces: Sequence[str]) -> Ro
     )
 
 
+def _render(at: str, of_what: str, big: Handler, small: Handler) -> tuple[Route, Route]:
+    """Make the rendered resource and the thumbnail of a resource."""
+    waits = at in (STUDY, SERIES)
+    return (
+        Route(
+            "GET", at + "/rendered", f"Render {of_what}", big,
+            waits=waits, section="10.4", produces=_RENDERED, statuses=_RENDER,
+        ),
+        Route(
+            "GET", at + "/thumbnail", f"Show {of_what} as a thumbnail", small,
+            waits=waits, section="10.4", produces=rendered.PICTURES, statuses=_RENDER,
+        ),
+    )  # fmt: skip
+
+
+def _bulk(at: str, of_what: str, all_of: Handler, pixels: Handler) -> tuple[Route, Route]:
+    """Make the collections of bulk data and of pixel data of a resource."""
+    return (
+        Route(
+            "GET", at + "/bulkdata", f"Retrieve all bulk data of {of_what}", all_of,
+            waits=True, section="10.4", produces=_BULK, statuses=_GET,
+        ),
+        Route(
+            "GET", at + "/pixeldata", f"Retrieve the pixel data of {of_what}", pixels,
+            waits=True, section="10.4", produces=_BULK, statuses=_GET,
+        ),
+    )  # fmt: skip
+
+
 def _metadata(path: str, title: str, handler: Handler, *, waits: bool = False) -> Route:
     return Route(
         "GET", path, title, handler,
-        waits=waits, section="10.4", produces=_JSON, statuses=_METADATA,
+        waits=waits, section="10.4", produces=_JSON_OR_XML, statuses=_METADATA,
     )  # fmt: skip
 
 
 def _search(path: str, title: str, handler: Handler) -> Route:
     return Route(
         "GET", path, title, handler,
-        waits=True, section="10.6", produces=_JSON, statuses=_SEARCH,
+        waits=True, section="10.6", produces=_JSON_OR_XML, statuses=_SEARCH,
     )  # fmt: skip
 
 
 def _store(path: str, title: str) -> Route:
     return Route(
         "POST", path, title,
-        receiver=stow_rs.store, section="10.5", produces=_JSON, statuses=_STORE,
+        receiver=stow_rs.store, section="10.5", produces=_ONE_JSON_OR_XML, statuses=_STORE,
+        consumes=_STORED,
+    )  # fmt: skip
+
+
+_DELETE = (202, 204, 400, 404, 410, 503)
+_COMMITMENT = ROOT + "/commitment-requests/{transaction}"
+
+
+def _delete(path: str, title: str) -> Route:
+    return Route(
+        "DELETE", path, title,
+        receiver=deletion.delete, produces=("application/json",), statuses=_DELETE, consumes=(),
     )  # fmt: skip
 
 
@@ -79,9 +150,13 @@ DICOMWEB: tuple[Route, ...] = (
     # Retrieve (PS3.18 §10.4), the hottest first
     _get(INSTANCE + "/frames/{frames}", "Retrieve frames", wado_rs.frames, _FRAMES),
     _get(INSTANCE, "Retrieve an instance", wado_rs.instance, _DICOM),
-    _metadata(SERIES + "/metadata", "Retrieve series metadata", metadata.series_metadata),
-    _get(INSTANCE + "/bulkdata/{path:path}", "Retrieve bulk data", bulk_data.bulk_data, _FRAMES),
-    _metadata(INSTANCE + "/metadata", "Retrieve instance metadata", metadata.instance_metadata),
+    _metadata(
+        SERIES + "/metadata", "Retrieve series metadata", metadata.series_metadata, waits=True
+    ),
+    _get(INSTANCE + "/bulkdata/{path:path}", "Retrieve bulk data", bulk_data.bulk_data, _BULK),
+    _metadata(
+        INSTANCE + "/metadata", "Retrieve instance metadata", metadata.instance_metadata, waits=True
+    ),
     _metadata(
         STUDY + "/metadata", "Retrieve study metadata", metadata.study_metadata, waits=True
     ),
@@ -90,6 +165,13 @@ DICOMWEB: tuple[Route, ...] = (
         "GET", STUDY, "Retrieve a study", wado_rs.study,
         waits=True, section="10.4", produces=_DICOM, statuses=_GET,
     ),
+    *_bulk(INSTANCE, "an instance", bulk_data.instance_bulk_data, bulk_data.instance_pixel_data),
+    *_bulk(SERIES, "a series", bulk_data.series_bulk_data, bulk_data.series_pixel_data),
+    *_bulk(STUDY, "a study", bulk_data.study_bulk_data, bulk_data.study_pixel_data),
+    *_render(INSTANCE + "/frames/{frames}", "frames", rendered.frames, thumbnails.frames),
+    *_render(INSTANCE, "an instance", rendered.instance, thumbnails.instance),
+    *_render(SERIES, "a series", rendered.series, thumbnails.series),
+    *_render(STUDY, "a study", rendered.study, thumbnails.study),
     # Search (§10.6)
     _search(ROOT + "/studies", "Search for studies", qido_rs.studies),
     _search(STUDY + "/series", "Search for series of a study", qido_rs.series),
@@ -100,6 +182,33 @@ DICOMWEB: tuple[Route, ...] = (
     # Store (§10.5)
     _store(ROOT + "/studies", "Store instances"),
     _store(STUDY, "Store instances of a study"),
+    # Delete (no part of PS3.18; as archives in wide use have it)
+    _delete(STUDY, "Delete a study"),
+    _delete(SERIES, "Delete a series"),
+    _delete(INSTANCE, "Delete an instance"),
+    # Storage commitment (ch. 13)
+    Route(
+        "POST", _COMMITMENT, "Request storage commitment",
+        receiver=commitments.request, section="13", produces=_ONE_JSON_OR_XML,
+        statuses=(200, 202, 400, 406, 409, 410, 413, 415, 503),
+        consumes=("application/dicom+json", "application/dicom+xml"),
+    ),
+    Route(
+        "GET", _COMMITMENT, "Check the result of a storage commitment", commitments.result,
+        waits=True, section="13", produces=_ONE_JSON_OR_XML,
+        statuses=(200, 202, 400, 404, 406, 410),
+    ),
+)  # fmt: skip
+
+ENTRY = Route(
+    "GET", ROOT, "What there is", pages.service_root,
+    section="8.9", produces=("application/json",), statuses=(200, 302, 400, 406),
+)  # fmt: skip
+
+WADO_URI = Route(
+    "GET", URI_SERVICE, "Retrieve an instance by its UIDs", wado_uri.retrieve_object,
+    waits=True, section="9", produces=(*rendered.PICTURES, "application/dicom", *_DOCUMENTS),
+    statuses=_RENDER,
 )  # fmt: skip
 
 OPERATIONS: tuple[Route, ...] = (
@@ -123,7 +232,20 @@ VIEWER = Route(
     "GET", "/{path:path}", "The viewer", pages.viewer, waits=True, statuses=(200, 304, 404)
 )
 
-ROUTES: tuple[Route, ...] = (*DICOMWEB, *OPERATIONS)
+_UNKNOWN = "/{path:path}"
+NOT_OFFERED: tuple[Route, ...] = tuple(
+    Route(method, path, "Not offered", pages.not_offered, statuses=(501,))
+    for path in (
+        *(f"{at}/rendered{kind}"
+          for at in (STUDY, SERIES, INSTANCE, INSTANCE + "/frames/{frames}")
+          for kind in ("mpr", "3d", "MPR", "3D")),
+        *(f"{ROOT}/{name}{rest}" for name in pages.OTHER_SERVICES for rest in ("", _UNKNOWN)),
+    )
+    for method in ("GET", "POST", "PUT", "DELETE")
+)  # fmt: skip
+"""What the Standard names beside (PS3.18 ch. 11, 12, §10.4.1.1): refused with its name, not 404."""
+
+ROUTES: tuple[Route, ...] = (*DICOMWEB, ENTRY, WADO_URI, *OPERATIONS)
 """What the OpenAPI document shows; the viewer takes every other path."""
 
 
@@ -153,7 +275,7 @@ def resources(routes: Sequence[Route]) -> tuple[Resource, ...]:
     return tuple(Resource(path, _pattern(path), found) for path, found in by_path.items())
 
 
-RESOURCES = resources((*ROUTES, VIEWER))
+RESOURCES = resources((*ROUTES, *NOT_OFFERED, VIEWER))
 
 
 def find(path: str) -> tuple[Resource, dict[str, str]]:
@@ -162,4 +284,5 @@ def find(path: str) -> tuple[Resource, dict[str, str]]:
         match = resource.pattern.match(path)
         if match:
             return resource, match.groupdict()
-    raise AssertionError("the last pattern matches everything")
+    assert path == "*", "the last pattern matches every path"
+    return find("/")  # OPTIONS for the server as a whole (RFC 9110 §9.3.7)

@@ -2,23 +2,24 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from wado.archive.journal import Journals
 from wado.archive.pieces import OpenFiles
+from wado.archive.pixel_workers import PixelWorkers
 from wado.archive.store import Committer
 from wado.errors import Unavailable
 from wado.ports import Archive
 from wado.services.server.access_log import AccessLog
-from wado.services.server.outflow import Pipes
 from wado.services.server.prepared import PreparedAnswers
 from wado.settings import ServerSettings
 
 THREADS = 8
-"""Threads for what may wait: searches and files that are not in memory; as many for uploads."""
+"""Threads for what may wait: searches and files that are not in memory; as many for uploads, and
+for those that wait for pixel workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ class Service:
     registry: CollectorRegistry
     threads: ThreadPoolExecutor
     intake: ThreadPoolExecutor
-    pipes: Pipes
+    pixels: PixelWorkers
+    pixel_threads: ThreadPoolExecutor
 
 
 @contextmanager
@@ -56,9 +58,9 @@ def open_service(
         access_log = stack.enter_context(AccessLog(archive, registry))
         committer = stack.enter_context(Committer(archive))
         # Apart from each other: uploads that await the disk must not hold up searches.
-        threads, intake = (
+        threads, intake, pixel_threads = (
             stack.enter_context(ThreadPoolExecutor(THREADS, thread_name_prefix=name))
-            for name in ("server", "intake")
+            for name in ("server", "intake", "pixels")
         )
         journals = Journals(archive.store)
         yield Service(
@@ -73,11 +75,15 @@ def open_service(
             registry,
             threads,
             intake,
-            stack.enter_context(_pipes(archive, settings)),
+            stack.enter_context(closing(_pixel_workers(settings))),
+            pixel_threads,
         )
 
 
-def _pipes(archive: Archive, settings: ServerSettings) -> Pipes:
-    """Make pipes below the root, if that is on this machine."""
-    below = archive.store.local_path("run")
-    return Pipes(stall_timeout_s=settings.stall_timeout_s, below=below)
+def _pixel_workers(settings: ServerSettings) -> PixelWorkers:
+    """Make what starts processes for pixels; none is started yet."""
+    return PixelWorkers(
+        workers=settings.pixel_workers,
+        timeout_s=settings.pixel_timeout_s,
+        max_memory_bytes=settings.pixel_memory_bytes,
+    )

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from wado.archive import retrieve
 from wado.archive.pieces import Part
 from wado.archive.retrieve import Item
-from wado.dicom.media_types import DICOM, Offer, both_ways, select
+from wado.archive.transcoding import choose_frames, frame_offers
+from wado.dicom.media_types import MediaRange, Offer
 from wado.errors import InvalidRequest, NotAcceptable
-from wado.services.server.calls import Answer, Call
+from wado.services.server import bulk_data
+from wado.services.server.calls import Answer, Call, warning
 from wado.services.server.representations import (
     MAX_KEPT_PARTS,
     acceptable_to,
@@ -16,6 +18,16 @@ from wado.services.server.representations import (
     wrapped,
 )
 from wado.services.server.service import Service
+from wado.services.server.transcoded import (
+    Chosen,
+    chosen_form,
+    made_frames,
+    made_instance,
+    made_instances,
+    offers_of,
+    stored_instance,
+    stored_instances,
+)
 
 _MAX_FRAMES = 10_000
 
@@ -35,31 +47,51 @@ def series(service: Service, call: Call) -> Answer:
 
 
 def instance(service: Service, call: Call) -> Answer:
-    """Retrieve an instance, byte for byte as it was received."""
+    """Retrieve an instance: byte for byte as it was received, or transcoded."""
     found = retrieve.item(service.journals, call.instance)
-    answer = _instances(service, call, [found])
-    answer.basis = basis_of(found)
-    return answer
+    ranges = acceptable_to(call)
+    offer = chosen_form(ranges, found, several=False)
+    if offer is None:
+        return _bulk_data(service, call, ranges, [found])
+    if offer.stored:
+        return stored_instance(service, call, (found, offer))
+    return Answer(later=lambda: made_instance(service, call, ranges, (found, offer)))
+
+
+def _what_there_is(offers: Sequence[Offer]) -> str:
+    return "it can be had as " + ", ".join(dict.fromkeys(offer.content_type for offer in offers))
 
 
 def _instances(service: Service, call: Call, items: Sequence[Item]) -> Answer:
-    """Answer with whole files: those that can be had in a form that was asked for."""
+    """Answer with whole files, each in the best form that was asked for."""
     ranges = acceptable_to(call)
-    chosen: list[tuple[Item, Offer]] = []
-    for found in items:
-        offers = both_ways((Offer(DICOM, transfer_syntax=found.entry.transfer_syntax_uid),))
-        offer = select(ranges, offers if len(items) == 1 else offers[:1])
-        if offer is not None:
-            chosen.append((found, offer))
+    several = len(items) > 1
+    forms = ((found, chosen_form(ranges, found, several=several)) for found in items)
+    chosen: list[Chosen] = [(found, offer) for found, offer in forms if offer is not None]
     if not chosen:
-        raise NotAcceptable("stored in another transfer syntax than those asked for")
-    parts = [
-        Part(offer.content_type, (retrieve.whole(found),), f"{call.base_url}/{found.ref.path}")
-        for found, offer in chosen
-    ]
-    identity = tuple(found.entry.digest for found, _ in chosen)
-    answer = wrapped(call, parts, identity, multipart=chosen[0][1].multipart)
-    answer.headers.append(caching(service))
+        return _bulk_data(service, call, ranges, items)
+    missing = len(items) - len(chosen)
+    if all(offer.stored for _, offer in chosen):
+        return _partial(stored_instances(service, call, chosen), missing)
+    if len(items) == 1:
+        return Answer(later=lambda: made_instance(service, call, ranges, chosen[0]))
+    return _partial(made_instances(service, call, ranges, chosen), missing)
+
+
+def _bulk_data(
+    service: Service, call: Call, ranges: tuple[MediaRange, ...], items: Sequence[Item]
+) -> Answer:
+    """Give bulk data to who wants no DICOM files but octets (PS3.18 Table 10.4.4-1)."""
+    if not bulk_data.asked_for(ranges):
+        raise NotAcceptable(_what_there_is([o for found in items for o in offers_of(found)]))
+    return Answer(later=lambda: bulk_data.collection(service, call, items))
+
+
+def _partial(answer: Answer, missing: int) -> Answer:
+    """Say that only some could be had in an acceptable form (PS3.18 §10.4.3)."""
+    if missing:
+        answer.status = 206 if answer.status == 200 else answer.status
+        answer.headers.append(warning(f"{missing} instances can't be had in the form asked for"))
     return answer
 
 
@@ -69,14 +101,13 @@ def _instances(service: Service, call: Call, items: Sequence[Item]) -> Answer:
 def frames(service: Service, call: Call) -> Answer:
     """Retrieve frames of an instance: ranges of its file."""
     found = retrieve.item(service.journals, call.instance)
-    numbers = retrieve.existing_frames(_frame_numbers(call.params["frames"]), found)
-    offers = retrieve.frame_offers(found)
-    alternatives = both_ways(offers)
-    offer = select(
-        acceptable_to(call), alternatives if len(numbers) == 1 else alternatives[: len(offers)]
-    )
+    numbers = retrieve.existing_frames(frame_numbers(call.params["frames"]), found)
+    uid = found.entry.transfer_syntax_uid
+    offer = choose_frames(acceptable_to(call), uid, several=len(numbers) > 1)
     if offer is None:
-        raise NotAcceptable(f"the frames can be had as {offers[0].content_type}")
+        raise NotAcceptable(_what_there_is(frame_offers(uid)))
+    if not offer.stored:
+        return Answer(later=lambda: made_frames(service, call, found, numbers, offer))
     parts = [
         Part(offer.content_type, pieces)
         for pieces in retrieve.frames(service.archive, found, numbers)
@@ -88,7 +119,7 @@ def frames(service: Service, call: Call) -> Answer:
     return answer
 
 
-def _frame_numbers(text: str) -> list[int]:
+def frame_numbers(text: str) -> list[int]:
     """Read a list of frame numbers (PS3.18 §10.4.1.1.6)."""
     names = text.replace("%2C", ",").replace("%2c", ",").split(",")
     if len(names) > _MAX_FRAMES or not all(

@@ -1,0 +1,132 @@
+"""Metadata of studies, series and instances (PS3.18 §10.4.1.1.2), without opening DICOM files.
+
+BulkDataURIs are kept relative, as nobody knows yet by which address a client calls us; they become
+absolute on the way out, as clients in use take them for addresses as they are.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+
+from wado.archive.describe import study_parts
+from wado.archive.journal import Entry, Journals, SeriesView
+from wado.archive.json_documents import json_array, rebase_bulk_uris, rebased
+from wado.archive.paths import series_document_path, study_document_path
+from wado.archive.pieces import FileSlice
+from wado.archive.retrieve import Item, series_view, views_of_study
+from wado.dicom.uids import SeriesRef, StudyRef
+from wado.errors import NotFound
+from wado.ports import Archive
+
+_CHUNK_BYTES = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """Metadata that were found and not read yet.
+
+    Attributes
+    ----------
+    etag
+        Changes with every change of them.
+    path
+        Of the resource they are the metadata of: ``studies/…``.
+    shown
+        The series that they show, and which of their instances, in this order.
+    document
+        Path of the ready documents, without ending; empty if none is current. Its BulkDataURIs are
+        relative to the resource.
+    """
+
+    etag: str
+    path: str
+    shown: tuple[tuple[SeriesView, tuple[Entry, ...]], ...]
+    document: str = ""
+
+    @property
+    def count(self) -> int:
+        """How many instances there are."""
+        return sum(len(entries) for _, entries in self.shown)
+
+    @property
+    def has_bulk_data(self) -> bool:
+        """Whether any value is given by BulkDataURI."""
+        return any(e.bulk for _, entries in self.shown for e in entries)
+
+
+def instance_metadata(found: Item) -> Metadata:
+    """Find the metadata of an instance."""
+    view, entry = found.view, found.entry
+    etag = f"{view.identity:x}-{entry.metadata_offset:x}-{entry.metadata_length:x}"
+    return Metadata(etag, found.ref.path, ((view, (entry,)),))
+
+
+def series_metadata(journals: Journals, ref: SeriesRef) -> Metadata:
+    """Find the metadata of a series; NotFound if there is none."""
+    view = series_view(journals, ref)
+    document = series_document_path(ref) if view.described else ""
+    return Metadata(view.etag, ref.path, (_all_of(view),), document)
+
+
+def study_metadata(archive: Archive, journals: Journals, ref: StudyRef) -> Metadata:
+    """Find the metadata of a study, series after series; NotFound if there is none."""
+    views = views_of_study(archive, journals, ref)
+    parts = study_parts(views)
+    path = study_document_path(ref)
+    document = path if _is_current(archive, path, parts) else ""
+    etag = sha256(parts).hexdigest()[:32]
+    return Metadata(etag, ref.path, tuple(map(_all_of, views)), document)
+
+
+def _all_of(view: SeriesView) -> tuple[SeriesView, tuple[Entry, ...]]:
+    return view, tuple(view.ordered())
+
+
+def _is_current(archive: Archive, path: str, parts: bytes) -> bool:
+    try:
+        with archive.store.open(f"{path}.parts") as file:
+            return file.read() == parts
+    except NotFound:
+        return False
+
+
+def objects(
+    journals: Journals, found: Metadata, base_url: str
+) -> Iterator[tuple[SeriesView, Entry, bytes]]:
+    """Read the metadata of each instance: its DICOM JSON, with absolute BulkDataURIs."""
+    for view, entries in found.shown:
+        prefix = f"{base_url}/{view.ref.path}/instances/".encode()
+        texts = journals.metadata(view, entries)
+        for entry, text in zip(entries, texts, strict=True):
+            yield view, entry, rebase_bulk_uris(text, prefix)
+
+
+def json_document(
+    archive: Archive, journals: Journals, found: Metadata, base_url: str
+) -> Iterator[bytes]:
+    """Read the metadata as one JSON array, with absolute BulkDataURIs, piece by piece."""
+    if found.document:
+        try:
+            file = archive.store.open(f"{found.document}.json")
+        except NotFound:  # taken away since, or never written: the journals have all of it
+            pass
+        else:
+            with file:
+                yield from rebased(
+                    iter(partial(file.read, _CHUNK_BYTES), b""), f"{base_url}/{found.path}/"
+                )
+            return
+    yield from json_array(text for _, _, text in objects(journals, found, base_url))
+
+
+def ready_document(archive: Archive, found: Metadata, *, gzip: bool) -> FileSlice | None:
+    """Find the ready document if it can be sent as it is: it is current, and has no BulkDataURI."""
+    if not found.document or found.has_bulk_data:
+        return None
+    name = f"{found.document}.json{'.gz' if gzip else ''}"
+    version = archive.store.version(name)
+    if version is None:
+        return None
+    identity, size = version
+    return FileSlice(name, 0, size, f"{identity}-{size}")

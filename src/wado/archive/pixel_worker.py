@@ -1,0 +1,90 @@
+"""A process that works on pixels: codecs of other people, on data of anybody.
+
+Run as a fresh interpreter by `wado.archive.pixel_workers`, which it talks to over a socket. It ends
+by itself when it has had nothing to do for a while, when its parent is gone, and, by the alarm,
+when a job hangs.
+"""
+
+import os
+import pickle
+import resource
+import signal
+import socket
+import sys
+from struct import Struct
+from typing import Any
+
+from wado.errors import CannotUnderstand, WadoError
+
+LENGTH = Struct("<Q")
+"""Before each message."""
+_READ_BYTES = 1 << 20
+
+
+def send(connection: socket.socket, message: Any) -> None:
+    """Send an object; raises OSError as sockets do."""
+    data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    connection.sendall(LENGTH.pack(len(data)))
+    connection.sendall(data)
+
+
+def receive(connection: socket.socket) -> Any:
+    """Receive an object.
+
+    Raises
+    ------
+    EOFError
+        The other side is gone.
+    TimeoutError
+        It sends nothing.
+    """
+    (length,) = LENGTH.unpack(_exactly(connection, LENGTH.size))
+    return pickle.loads(_exactly(connection, length))  # noqa: S301 - from our own process
+
+
+def _exactly(connection: socket.socket, length: int) -> bytearray:
+    data = bytearray(length)
+    with memoryview(data) as view:
+        filled = 0
+        while filled < length:
+            count = connection.recv_into(view[filled : filled + _READ_BYTES])
+            if not count:
+                raise EOFError
+            filled += count
+    return data
+
+
+def answer(work: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[bool, Any]:
+    """Do a job: whether it went well, and its result or error."""
+    try:
+        return True, work(*arguments, **keywords)
+    except WadoError as e:
+        return False, e
+    except MemoryError:
+        return False, CannotUnderstand("the pixels need more memory than a worker may take")
+    except Exception as e:  # noqa: BLE001 - whatever a codec does, the process goes on
+        return False, CannotUnderstand(f"the pixels can't be worked on: {type(e).__name__}: {e}")
+
+
+def main() -> None:
+    """Work until there is nothing to do: socket, idle seconds, bytes and job seconds are given."""
+    descriptor, idle_s, max_memory_bytes, timeout_s = sys.argv[1:5]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which closes us
+    resource.setrlimit(resource.RLIMIT_AS, (int(max_memory_bytes), int(max_memory_bytes)))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.nice(5)  # what is sent as stored comes first
+    with socket.socket(fileno=int(descriptor)) as connection:
+        connection.settimeout(float(idle_s))
+        while True:
+            try:
+                work, arguments, keywords = receive(connection)
+            except (TimeoutError, EOFError, OSError):
+                return
+            signal.setitimer(signal.ITIMER_REAL, float(timeout_s))
+            result = answer(work, arguments, keywords)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            del work, arguments, keywords
+            connection.settimeout(None)
+            send(connection, result)
+            connection.settimeout(float(idle_s))
+            del result

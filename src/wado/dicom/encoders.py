@@ -1,0 +1,179 @@
+"""Encoders of frames for lossless transfer syntaxes; only worker processes import this."""
+
+import zlib
+from collections.abc import Callable
+from struct import Struct
+from types import MappingProxyType
+
+import imagecodecs
+import numpy as np
+
+from wado.dicom.codec_table import (
+    DEFLATED_FRAMES,
+    ENCAPSULATED_UNCOMPRESSED,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    MAX_BITS,
+    RLE_LOSSLESS,
+)
+from wado.dicom.image import ImagePixel
+from wado.errors import NotAcceptable
+
+_JPEG = "1.2.840.10008.1.2.4."
+_JPEG_2000_RESOLUTIONS = 6
+_HTJ2K_LEVELS = 5
+_LOWEST_RESOLUTION_BITS = 6
+_JPEG_XL_EFFORT = 3
+"""Higher ones take many times as long for a few per cent."""
+_MOST_RLE_SEGMENTS = 15
+_RLE_HEADER = Struct("<II56x")
+"""Number of segments, and the offset of the first (PS3.5 §G.5)."""
+
+
+def encode_frame(pixels: np.ndarray, image: ImagePixel, transfer_syntax_uid: str) -> bytes:
+    """See `wado.dicom.transcode.encode`."""
+    most = MAX_BITS.get(transfer_syntax_uid)
+    if most is None:
+        raise NotAcceptable(f"frames of transfer syntax {transfer_syntax_uid} can't be made")
+    if image.bits_allocated > most or (
+        most <= 16 and (image.is_float or image.bits_allocated not in (8, 16))
+    ):
+        raise NotAcceptable(
+            f"frames of {image.bits_allocated} bits can't be had in {transfer_syntax_uid}"
+        )
+    return _ENCODERS[transfer_syntax_uid](pixels, image)
+
+
+def _native(pixels: np.ndarray, image: ImagePixel) -> bytes:
+    """Give native bytes: little endian, in Bits Allocated, packed if that is no whole byte."""
+    if image.planar_configuration == 1 and pixels.ndim == 3:
+        pixels = pixels.transpose(2, 0, 1)
+    bits = image.bits_allocated
+    if image.is_float:
+        return pixels.astype(f"<f{bits // 8}", copy=False).tobytes()
+    if bits == 1:
+        return np.packbits(pixels.reshape(-1).astype(np.uint8), bitorder="little").tobytes()
+    if bits in (8, 16, 32, 64):
+        return pixels.astype(f"<u{bits // 8}", casting="unsafe", copy=False).tobytes()
+    size = pixels.dtype.itemsize
+    raw = np.ascontiguousarray(pixels.reshape(-1, 1)).astype(f"<u{size}").view(np.uint8)
+    ones = np.unpackbits(raw, axis=1, bitorder="little")[:, :bits]
+    return np.packbits(ones, bitorder="little").tobytes()
+
+
+def _deflated(pixels: np.ndarray, image: ImagePixel) -> bytes:
+    compressor = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return compressor.compress(_native(pixels, image)) + compressor.flush()
+
+
+def _rle(pixels: np.ndarray, image: ImagePixel) -> bytes:
+    from rle.utils import encode_pixel_data  # noqa: PLC0415 - only for such frames
+
+    if image.bits_allocated * image.samples_per_pixel > 8 * _MOST_RLE_SEGMENTS or (
+        image.is_float or image.bits_allocated not in (1, 8, 16, 32, 64)
+    ):
+        raise NotAcceptable(f"frames of {image.bits_allocated} bits can't be had as RLE Lossless")
+    if image.bits_allocated == 1:
+        packed = bytes(imagecodecs.packbits_encode(_native(pixels, image)))
+        return _RLE_HEADER.pack(1, _RLE_HEADER.size) + packed + b"\0" * (len(packed) % 2)
+    source = pixels.astype(f"<u{image.bits_allocated // 8}", copy=False).tobytes()
+    data: bytes = encode_pixel_data(
+        source,
+        byteorder="<",
+        rows=image.rows,
+        columns=image.columns,
+        samples_per_pixel=image.samples_per_pixel,
+        bits_allocated=image.bits_allocated,
+    )
+    return data
+
+
+def _unsigned(pixels: np.ndarray, image: ImagePixel) -> np.ndarray:
+    """Stored values as numbers without sign, in the least bytes that hold Bits Stored."""
+    kind = np.uint8 if image.bits_stored <= 8 else np.uint16
+    wide = pixels.view(f"u{pixels.dtype.itemsize}") & np.uint16((1 << image.bits_stored) - 1)
+    return np.ascontiguousarray(wide.astype(kind))
+
+
+def _jpeg_lossless(pixels: np.ndarray, image: ImagePixel) -> bytes:
+    colour = "rgb" if pixels.ndim == 3 else None
+    return bytes(
+        imagecodecs.jpeg8_encode(
+            _unsigned(pixels, image),
+            lossless=True,
+            predictor=1,
+            bitspersample=max(image.bits_stored, 2),
+            colorspace=colour,
+            outcolorspace=colour,
+        )
+    )
+
+
+def _jpeg_ls(pixels: np.ndarray, image: ImagePixel) -> bytes:
+    return bytes(imagecodecs.jpegls_encode(_unsigned(pixels, image)))
+
+
+def _jpeg_2000(pixels: np.ndarray, image: ImagePixel) -> bytes:
+    smallest = min(image.rows, image.columns)
+    return bytes(
+        imagecodecs.jpeg2k_encode(
+            _exact(pixels, image),
+            codecformat="j2k",
+            reversible=True,
+            mct=_is_rgb(image),
+            bitspersample=image.bits_stored,
+            resolutions=max(min(smallest.bit_length(), _JPEG_2000_RESOLUTIONS), 1),
+        )
+    )
+
+
+def _exact(pixels: np.ndarray, image: ImagePixel) -> np.ndarray:
+    """Stored values in the least bytes that hold Bits Stored, with their sign."""
+    kind = np.dtype(f"{'i' if image.is_signed else 'u'}{1 if image.bits_stored <= 8 else 2}")
+    return np.ascontiguousarray(pixels.astype(kind, copy=False))
+
+
+def _is_rgb(image: ImagePixel) -> bool:
+    return image.samples_per_pixel == 3 and image.photometric_interpretation == "RGB"
+
+
+def _htj2k(pixels: np.ndarray, image: ImagePixel) -> bytes:
+    """Encode by resolutions (RPCL), the lowest of 64 pixels at most, with a list of tile-parts.
+
+    That is what 1.2.840.10008.1.2.4.202 asks for (PS3.5), and harms the other not.
+    """
+    levels = (max(image.rows, image.columns) - 1).bit_length() - _LOWEST_RESOLUTION_BITS
+    return bytes(
+        imagecodecs.htj2k_encode(
+            _exact(pixels, image),
+            reversible=True,
+            rgb=_is_rgb(image),
+            tlm=True,
+            resolutions=max(levels, _HTJ2K_LEVELS),
+        )
+    )
+
+
+def _jpeg_xl(pixels: np.ndarray, image: ImagePixel) -> bytes:
+    if image.photometric_interpretation.startswith("YBR"):
+        raise NotAcceptable("luminance and chroma can't be had as JPEG XL without loss")
+    return bytes(
+        imagecodecs.jpegxl_encode(
+            _unsigned(pixels, image), lossless=True, effort=_JPEG_XL_EFFORT, usecontainer=False
+        )
+    )
+
+
+_ENCODERS: MappingProxyType[str, Callable[[np.ndarray, ImagePixel], bytes]] = MappingProxyType(
+    {
+        EXPLICIT_VR_LITTLE_ENDIAN: _native,
+        ENCAPSULATED_UNCOMPRESSED: _native,
+        DEFLATED_FRAMES: _deflated,
+        RLE_LOSSLESS: _rle,
+        f"{_JPEG}70": _jpeg_lossless,
+        f"{_JPEG}80": _jpeg_ls,
+        f"{_JPEG}90": _jpeg_2000,
+        f"{_JPEG}110": _jpeg_xl,
+        f"{_JPEG}201": _htj2k,
+        f"{_JPEG}202": _htj2k,
+    }
+)
