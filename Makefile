@@ -7,7 +7,7 @@ PYTEST := $(BIN)/pytest
 # Which tests: make test-unit TESTS="tests/unit/test_uids.py -k tenant"
 TESTS ?=
 # Two workers; tests that would disturb each other stay in one of them (tests/conftest.py).
-PARALLEL ?= -n 2 --dist loadgroup
+PARALLEL ?= -n 2 --dist loadscope
 # Options of `wado up`: make up OPTIONS="--http 127.0.0.1:8081"
 OPTIONS ?=
 

@@ -82,22 +82,41 @@ def pytest_report_header() -> list[str]:
     return [f"real: {real.describe()}", f"required (WADO_TEST_REQUIRE): {required}"]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+@pytest.hookimpl(trylast=True)  # behind the shuffling
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests together that would disturb each other or would start an archive each.
+    """Begin with the group that takes longest, so that no worker waits for it at the end."""
+    items.sort(key=lambda item: group_of(item.nodeid) != "heavy")
 
-    Browser and fault tests run one after the other in one worker; so do those that share
-    `running`, in another. Tests of conformance share what their module, or the corpus, needs.
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep tests in one process that would disturb each other or would start an archive each.
+
+    Browser and fault tests run one after the other in one worker. Tests of conformance share what
+    their module, or the corpus, needs; all others what their module needs.
     """
-    for item in items:
-        folder = item.path.relative_to(TESTS).parts[0]
-        if folder in {"browser", "fault"}:
-            item.add_marker(pytest.mark.xdist_group("heavy"))
-        elif folder == "conformance":
-            shared = "kept" in getattr(item, "fixturenames", ())
-            item.add_marker(pytest.mark.xdist_group("corpus" if shared else item.path.stem))
-        elif "running" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("running"))
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415  # only where it is used
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return ByGroup(config, log)
+
+
+def group_of(nodeid: str) -> str:
+    """Group of tests that stay together, by the path of a test."""
+    path = nodeid.partition("::")[0].removeprefix("tests/")
+    folder = path.partition("/")[0]
+    if folder in {"browser", "fault"}:
+        return "heavy"
+    return "corpus" if path in _OF_THE_CORPUS else path
+
+
+_OF_THE_CORPUS = frozenset(
+    f"conformance/test_{name}.py" for name in ("transfer_syntaxes", "metadata")
+)
+"""Modules whose tests share one archive that holds the whole corpus."""
 
 
 @pytest.hookimpl(wrapper=True)

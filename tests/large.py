@@ -5,6 +5,7 @@ import http.client
 import json
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from random import Random
 from typing import Any, Literal
 
 from pydicom.dataset import Dataset
@@ -27,10 +28,11 @@ TIMEOUT_S = 300.0
 
 
 class Large:
-    """A multi-frame image of 16 bits with frames of 1 MB."""
+    """A multi-frame image of 16 bits with frames of 1 MB, which can't be compressed if `noisy`."""
 
-    def __init__(self, name: str, size: int, form: Form = "native") -> None:
+    def __init__(self, name: str, size: int, form: Form = "native", *, noisy: bool = False) -> None:
         self.size = size
+        self.noisy = noisy
         self.form: Form = form
         self.transfer_syntax_uid = _SYNTAX[form]
         self.common: dict[str, Any] = {
@@ -62,6 +64,8 @@ class Large:
 
     def frame(self, number: int) -> bytes:
         """Native bytes of a frame."""
+        if self.noisy:
+            return Random(number).randbytes(MEGABYTE)
         return (number - 1).to_bytes(8, "little") * (MEGABYTE // 8)
 
     def native(self) -> Iterator[bytes]:
@@ -70,13 +74,15 @@ class Large:
 
     def data_set(self) -> Iterator[bytes]:
         """Pieces of the bare data set."""
-        if self.form in ("native", "fragments"):
-            dummies = self.form == "fragments"
-            yield from synthetic.large_data_set(self.size, fragments=dummies, **self.common)
+        if self.form == "fragments":
+            yield from synthetic.large_data_set(self.size, fragments=True, **self.common)
             return
         yield synthetic.data_set(self._head())
         if self.form == "implicit":
             yield struct.pack("<HHI", 0x7FE0, 0x0010, self.frames * MEGABYTE)
+            yield from self.native()
+        elif self.form == "native":
+            yield struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, self.frames * MEGABYTE)
             yield from self.native()
         else:
             yield struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, synthetic.UNDEFINED_LENGTH)
@@ -88,9 +94,8 @@ class Large:
 
     def part10(self) -> Iterator[bytes]:
         """Pieces of the file."""
-        if self.form in ("native", "fragments"):
-            dummies = self.form == "fragments"
-            yield from synthetic.large_part10(self.size, fragments=dummies, **self.common)
+        if self.form == "fragments":
+            yield from synthetic.large_part10(self.size, fragments=True, **self.common)
             return
         head = self._head()
         whole = synthetic.part10(head)

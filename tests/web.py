@@ -36,7 +36,8 @@ def talk(application: Application, client: Callable[[socket.socket], T], **limit
         with theirs:
             result = await asyncio.to_thread(client, theirs)
         sweeping.cancel()
-        transport.abort()
+        if not transport.is_closing():  # one that closes by itself may be gone by now
+            transport.abort()
         await asyncio.sleep(0)
         return result
 

@@ -263,7 +263,7 @@ _SEGMENTS = st.sampled_from(
         "studies", "series", "instances", "frames", "metadata", "bulkdata", "rendered", "1", "0",
         "1.2", "1.2.840.10008.1.1", "01.02", "1..2", ".", "..", "%2e%2e", "%00", "%", "%zz", "%ff",
         "%C3%A4", "9" * 65, "1,2", "1-2", "7FE00010", "%2F", "{study}", "*", "~", ":", "@", "&",
-        "commitment-requests", "thumbnail", "pixeldata", "+", "\xe4", "a" * 300, "", ";", "1.2%20",
+        "commitment-requests", "thumbnail", "pixeldata", "+", "a" * 300, "", ";", "1.2%20",
         "1.2%0A", "-1", "2.25." + "1" * 40, "workitems",
     ]
 )  # fmt: skip
@@ -276,7 +276,6 @@ def test_no_path_is_an_error_of_ours(rules: TenantSite):
     def check(segments: list[str]) -> None:
         path = "/".join(["/dicomweb", *segments])
         with raw(rules) as connection:
-            connection._encode_request = lambda text: text.encode("latin-1")  # type: ignore[attr-defined, method-assign, unused-ignore]
             answer, body = ask(connection, path, {"x-tenant": "nobody"})
         assert answer.status < 500 or answer.status == 501, (path, body)
         if answer.status == 501:
@@ -292,7 +291,7 @@ _QUERIES = st.lists(
             "includefield=", "fuzzymatching=", "orderby=", "accept=", "charset=", "true", "all",
             "20240101-20240102", "-", "*", "?", "%2A", "%5C", ",", "&", "=", "%", "%FF", "%00",
             "9" * 30, "a.b.c", "00400275.00401001=", "Modality=CT", "emptyvaluematching=true", '""',
-            "multiplevaluematching=true", "TimezoneOffsetFromUTC=", "+0100", "Rows=", "1e9", "\xe9",
+            "multiplevaluematching=true", "TimezoneOffsetFromUTC=", "+0100", "Rows=", "1e9",
             "StudyInstanceUID=", "1.2", "PixelData=", "application/dicom%2Bjson", "[", "(", "'",
         ]
     ),
@@ -308,7 +307,6 @@ def test_no_query_is_an_error_of_ours(rules: TenantSite, image: Stored):
     @given(path=st.sampled_from(paths), query=_QUERIES)
     def check(path: str, query: str) -> None:
         with raw(rules) as connection:
-            connection._encode_request = lambda text: text.encode("latin-1")  # type: ignore[attr-defined, method-assign, unused-ignore]
             answer, body = ask(
                 connection, f"/dicomweb{path}?{query}", {"x-tenant": rules.tenant_id}
             )

@@ -135,6 +135,10 @@ def test_ranges_of_an_answer_add_up_to_it(site: Site, ct: list[Sent], accept: st
         url, headers={"accept": accept, "range": f"bytes={len(whole) + 9}-"}, timeout=10
     )
     assert beyond.status_code == 416
+    assert "max-age" not in beyond.headers.get("cache-control", "")
+    # A range is for GET alone (RFC 9110 §14.2).
+    head = requests.head(url, headers={"accept": accept, "range": "bytes=0-99"}, timeout=10)
+    assert (head.status_code, head.headers["content-length"]) == (200, str(len(whole)))
 
 
 @pytest.mark.parametrize(

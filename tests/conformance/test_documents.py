@@ -147,6 +147,16 @@ def test_a_pdf_is_the_bytes_that_were_wrapped(running: RunningArchive):
     assert get(url, "image/jpeg").status_code == 406
 
 
+@pytest.mark.parametrize("level", ["/series/", "/instances/"])
+def test_a_document_alone_in_its_series_or_study_is_rendered(running: RunningArchive, level: str):
+    content = b"%PDF-1.7 " + bytes(range(256)) * 9
+    url = stored(running, document("application/pdf", content, f"alone{level.strip('/')}"))
+    for _ in range(2):
+        answer = get(f"{url.partition(level)[0]}/rendered")
+        assert (answer.status_code, answer.content) == (200, content)
+        assert answer.headers["cache-control"] == "private, no-cache"  # others may join it
+
+
 def test_a_short_document_is_whole(running: RunningArchive):
     url = stored(running, document("application/pdf", b"%PDF-1", "short"))
     assert get(url).content == b"%PDF-1"

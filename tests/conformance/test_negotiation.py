@@ -3,6 +3,7 @@
 import http.client
 import io
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -162,6 +163,42 @@ def test_the_accept_parameter(mixed: str, accept: str, status: int):
     assert get(url, "text/html").status_code == status
 
 
+_OCTETS = "multipart/related; type=application/octet-stream; transfer-syntax=*"
+_QUOTED = 'multipart/related; type="application/octet-stream"; transfer-syntax="*"'
+_TWO_SYNTAXES = f'multipart/related; type="image/jls"; transfer-syntax="{JLS}"; transfer-syntax="*"'
+_BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+
+
+@pytest.mark.ps318("client-accept-headers")
+@pytest.mark.parametrize(
+    ("number", "resource", "accept", "kind"),
+    [
+        (1, "/frames/1", _OCTETS, f"application/octet-stream;transfer-syntax={ELE}"),
+        (2, "/frames/1", _OCTETS, f"application/octet-stream;transfer-syntax={JLS}"),
+        (1, "/frames/1", _QUOTED, f"application/octet-stream;transfer-syntax={ELE}"),
+        (2, "/frames/1", _QUOTED, f"application/octet-stream;transfer-syntax={JLS}"),
+        (2, "/frames/1", _TWO_SYNTAXES, f"image/jls;transfer-syntax={JLS}"),
+        (1, "/frames/1", _TWO_SYNTAXES, f"image/jls;transfer-syntax={JLS}"),
+        (5, "/frames/1", 'multipart/related; type="image/dicom+jpeg"; transfer-syntax="*"',
+         "image/jpeg;transfer-syntax=1.2.840.10008.1.2.4.50"),
+        (2, "/frames/1", "image/jls", f"image/jls;transfer-syntax={JLS}"),
+        (1, "/metadata", f"application/dicom+json, {_OCTETS}", "application/dicom+json"),
+        (1, "/bulkdata/7FE00010", _BROWSER, "application/octet-stream"),
+        (1, "/rendered", "*/*", "image/jpeg"),
+        (1, "/rendered", "image/jpeg", "image/jpeg"),
+        (1, "/thumbnail", "image/avif,image/webp,image/*,*/*;q=0.8", "image/jpeg"),
+        (4, "/rendered", "video/mp4", "video/mp4"),
+    ],
+)  # fmt: skip
+def test_headers_of_clients_in_use(mixed: str, number: int, resource: str, accept: str, kind: str):
+    answer = get(f"{mixed}/instances/{STUDY}.1.{number}{resource}", accept)
+    assert answer.status_code == 200, answer.text
+    if answer.headers["content-type"].startswith("multipart/"):
+        assert [part for part, _ in parts_of(answer)] == [kind]
+    else:
+        assert answer.headers["content-type"].partition(";transfer")[0] == kind.partition(";")[0]
+
+
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[str]:
     """A server that follows §8.7.5 by the letter, with one instance; the instance's URL."""
@@ -173,6 +210,28 @@ def strict(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[s
 
 @pytest.mark.ps318("no-accept", "mixed-categories")
 def test_a_strict_server_wants_an_accept(strict: str):
+    host = strict.partition("/dicomweb")[0].removeprefix("http://")
+    levels = [strict, strict.rpartition("/instances")[0], strict.partition("/series")[0]]
+    resources = [
+        f"{url}{of}"
+        for url in levels
+        for of in ("", "/metadata", "/rendered", "/thumbnail", "/bulkdata", "/pixeldata")
+    ]
+    resources += [
+        f"{strict}/frames/1",
+        f"{levels[2]}/series",
+        f"{levels[1]}/instances",
+        strict.partition("/studies")[0] + "/studies",
+    ]
+    with closing(http.client.HTTPConnection(host, timeout=30)) as asking:
+        for url in resources:
+            asking.request("GET", url.partition(host)[2], headers=TENANT)
+            refused = asking.getresponse()
+            assert (refused.status, b"media type" in refused.read()) == (406, True), url
+
+
+@pytest.mark.ps318("no-accept", "mixed-categories")
+def test_a_strict_server_does_not_take_a_mixture(strict: str):
     address = strict.partition("/dicomweb")
     connection = http.client.HTTPConnection(address[0].removeprefix("http://"), timeout=30)
     for headers, status in (

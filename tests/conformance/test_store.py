@@ -46,6 +46,30 @@ def test_another_client_stores_and_finds_at_once(running: RunningArchive):
         ]
 
 
+@pytest.mark.ps318("store-referenced", "store-200", "store-response-json", "store-study")
+@pytest.mark.parametrize("of_the_study", [False, True])
+def test_the_answer_says_where_each_instance_is(client: stow.Client, of_the_study: bool):
+    files = [ct(study=("named", of_the_study), series=n) for n in range(2)]
+    study = f"/studies/{files[0].StudyInstanceUID}"
+    parts = [({"Content-Type": "application/dicom"}, part10(ds)) for ds in files]
+    path = study.removeprefix("/studies") if of_the_study else ""
+    answer = client.store(*parts, kind="application/dicom", study=path)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == stow.DICOM_JSON
+    module = answer.json()
+    assert module["00081190"]["Value"] == [f"{client.base}{study}"]
+    assert "00081198" not in module
+    items = {item["00081155"]["Value"][0]: item for item in module["00081199"]["Value"]}
+    assert len(items) == 2
+    for ds in files:
+        item = items[ds.SOPInstanceUID]
+        assert item["00081150"]["Value"] == [ds.SOPClassUID]
+        (url,) = item["00081190"]["Value"]
+        series = f"{client.base}{study}/series/{ds.SeriesInstanceUID}"
+        assert url == f"{series}/instances/{ds.SOPInstanceUID}"
+        assert client.session.get(url).status_code == 200
+
+
 @pytest.mark.ps318("store-chunked", "store-study")
 @pytest.mark.parametrize("kind", ["application/dicom", stow.content_type("application/dicom")])
 def test_chunked_bodies_and_the_study_of_the_path(client: stow.Client, kind: str):
@@ -346,6 +370,7 @@ _FRAGMENTS = st.sampled_from(
 )  # fmt: skip
 
 
+@pytest.mark.ps318("never-5xx", "store-400")
 @settings(
     max_examples=60, deadline=None, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -39,13 +39,14 @@ from memory import MEGABYTE, PixelWatch, flat, wait_described
 from service import RunningArchive, wait_until
 
 LARGE = os.environ.get("WADO_TEST_LARGE") == "1"
-SIZE = (4095 if LARGE else 64) * MEGABYTE
+SIZE = (4095 if LARGE else 32) * MEGABYTE
 SMALL = 8 * MEGABYTE
 INSTANCES = 5000 if LARGE else 200
 SIDE = 256 if LARGE else 64
 GROWTH = 100 * MEGABYTE
 """The issue allows 200 MB."""
-READERS = 50
+READERS = 50 if LARGE else 20
+SOON_S = 15.0
 DICOM = "application/dicom"
 JPEG_LS = "1.2.840.10008.1.2.4.80"
 TINY = "viewport=16,16"
@@ -72,12 +73,12 @@ class Site(NamedTuple):
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """An archive that has done everything once: what it needs is loaded."""
     root = tmp_path_factory.mktemp("memory-web") / "data"
-    with RunningArchive(root) as archive, PixelWatch(archive) as watch:
+    quick = {"WADO_CONSUMER__LOAD_INTERVAL_S": "0.1"}  # storage commitment waits for that
+    with RunningArchive(root, env=quick) as archive, PixelWatch(archive) as watch:
         warm = Site(archive, watch)
-        forms: tuple[Form, ...] = ("native", "implicit", "rle")
-        for turn in range(2):  # there are two serving processes
-            for form in forms:
-                ask_all(warm, Large(f"warm {turn}", SMALL, form))
+        forms: tuple[Form, ...] = ("native", "implicit", "rle", "rle")
+        for turn, form in enumerate(forms):  # there are two serving processes
+            ask_all(warm, Large(f"warm {turn}", SMALL, form))
         wait_described(archive)
         watch.look()
         assert watch.peak, "pixel workers are seen"
@@ -280,7 +281,8 @@ def gone(archive: RunningArchive, study: str) -> None:
 
 @pytest.mark.parametrize("form", ["native", "implicit", "rle"])
 def test_whatever_is_asked_of_a_large_instance_is_done_with_flat_memory(site: Site, form: Form):
-    ask_all(site, Large("large", SIZE, form))
+    with site.flat(f"{form} {SIZE // MEGABYTE} MB"):
+        ask_all(site, Large("large", SIZE, form))
 
 
 # ------------------------------------------------------------------ one long study
@@ -366,7 +368,8 @@ def test_whatever_is_asked_of_a_long_study_is_done_with_flat_memory(site: Site):
 @pytest.fixture(scope="module")
 def slow(site: Site) -> tuple[Large, Large]:
     """A native and a compressed instance that is read slowly."""
-    both = Large("slow", 64 * MEGABYTE), Large("slow", 64 * MEGABYTE, "rle")
+    size = 16 * MEGABYTE
+    both = Large("slow", size, noisy=True), Large("slow", size, "rle", noisy=True)
     for large in both:
         store_by_stow(site.archive, large, chunked=True)
         wait_until(lambda: found(site.archive, large.path), timeout_s=60, reason="visible")  # noqa: B023 - called at once
@@ -409,7 +412,7 @@ def test_many_who_read_slowly_hold_little(site: Site, slow: tuple[Large, Large],
         peers = [stack.enter_context(begin(archive, path, accept)) for _ in range(READERS)]
         for peer in peers:
             assert peer.recv(15) == b"HTTP/1.1 200 OK"
-        served(archive, native, 20)
+        served(archive, native, SOON_S)
         for peer in peers[:5]:  # who reads on is served, whoever else does not
             assert sum(len(peer.recv(MEGABYTE)) for _ in range(50)) > 50_000
 
@@ -422,13 +425,13 @@ def test_many_who_leave_in_the_middle_leave_nothing_running(site: Site, slow: tu
         (f"{native.study}/rendered", related("image/png")),
         (f"{native.path}/rendered", "image/gif"),
     ):
-        with site.flat(f"{path} left"):
+        with site.flat(f"{READERS} left {path[-20:]} {accept}"):
             for answered in (False, True):
                 for peer in [begin(archive, path, accept) for _ in range(READERS)]:
                     if answered:
                         assert peer.recv(15) == b"HTTP/1.1 200 OK"
                     peer.close()
-            served(archive, native, 20)
+            served(archive, native, SOON_S)
 
 
 def test_many_who_send_slowly_hold_little(site: Site):

@@ -6,7 +6,11 @@ from typing import NamedTuple
 from wado.dicom.image import ImagePixel
 from wado.dicom.rendering.display import Display
 from wado.dicom.rendering.job import Form, render_frame
+from wado.dicom.transcode import transcode
 from wado.errors import NotFound
+
+LONG_FRAME_BYTES = 1 << 16
+"""From this length on a worker opens the file itself: that is quicker than to send the frame."""
 
 
 class FrameFile(NamedTuple):
@@ -42,3 +46,10 @@ def render_frame_file(
 ) -> bytes:
     """Render a frame that is read first; else as `wado.dicom.rendering.job.render_frame`."""
     return render_frame(read_frame_file(frame), image, transfer_syntax_uid, display, form)
+
+
+def transcode_frame_file(
+    frame: FrameFile, image: ImagePixel, source_uid: str, target_uid: str
+) -> tuple[bytes, str]:
+    """Transcode a frame that is read first; else as `wado.dicom.transcode.transcode`."""
+    return transcode(read_frame_file(frame), image, source_uid, target_uid)

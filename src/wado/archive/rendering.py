@@ -8,7 +8,7 @@ import orjson
 
 from wado.archive import retrieve
 from wado.archive.bulk_data import bulk_value
-from wado.archive.frame_file import FrameFile, render_frame_file
+from wado.archive.frame_file import LONG_FRAME_BYTES, FrameFile, render_frame_file
 from wado.archive.journal import Journals
 from wado.archive.paths import instance_path
 from wado.archive.pieces import FileSlice, OpenFiles, cut, piece_length
@@ -35,8 +35,6 @@ _FRAME_TIME_MS = 100.0
 _MS_PER_S = 1000.0
 _MAX_METADATA_BYTES = 32 << 20
 """Longest metadata that are parsed for a picture: those of ten thousand enhanced frames."""
-_LONG_FRAME_BYTES = 1 << 16
-"""From this length on a worker opens the file itself: that is quicker than to send the frame."""
 _SEGMENTATIONS = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})
 
 
@@ -209,7 +207,7 @@ def _frame(renderer: Renderer, found: Item, number: int) -> bytes | FrameFile:
     """Read a frame, or say where it is: a long one is read where it is needed."""
     retrieve.existing_frames((number,), found)
     (pieces,) = retrieve.frames(renderer.archive, found, (number,))
-    if sum(map(piece_length, pieces)) >= _LONG_FRAME_BYTES:
+    if sum(map(piece_length, pieces)) >= LONG_FRAME_BYTES:
         path = renderer.archive.store.local_path(instance_path(found.ref))
         slices = [piece for piece in pieces if isinstance(piece, FileSlice)]
         if path is not None and len(slices) == len(pieces):

@@ -37,6 +37,9 @@ _IF_PRESENT = frozenset(
 )
 """Of these, those that are left out when absent; the others are returned empty."""
 
+_COUNTED = ("00080061", "00201206", "00201208", "00201209")
+"""What the archive knows best; a data set may tell how it was elsewhere."""
+
 _COLUMNS = tuple(key for key in KEYS if key.level is not Level.INSTANCE)
 _ROW_LEVELS = (Level.STUDY, Level.SERIES)
 
@@ -68,10 +71,12 @@ def instance_result(
     if _UID_OF[Level.SERIES] not in query.scope:
         wanted |= {REQUEST_ATTRIBUTES}
     item = _columns(row, wanted)
+    counted = {tag: item[tag] for tag in _COUNTED if tag in item}
     if "all" in query.include:
         item.update(elements)
     else:
         item.update((tag, elements[tag]) for tag in wanted if tag in elements)
+    item |= counted
     return _finished(item, f"{base_url}/{ref.path}")
 
 

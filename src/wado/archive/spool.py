@@ -14,6 +14,8 @@ from wado.ports import InstanceStore
 _READ_BYTES = 1 << 20
 _MAX_PARTS = 100_000
 """Each part that waits takes some memory."""
+_MAX_USES = 16
+"""How many times as much as came, instances may take: else one part would fill the disk."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -47,7 +49,7 @@ class Spool:
         except OSError as e:
             raise OutOfResources(f"no file for bulk data can be had: {e.strerror}") from e
         self._base_url = base_url.rstrip("/") + "/"
-        self._size = 0
+        self._size = self._taken = 0
         self._parts: dict[str, list[SpooledPart]] = {}
         self._count = 0
         self._used: set[str] = set()
@@ -114,11 +116,20 @@ class Spool:
             yield from self.slices(part, 0, part.length)
 
     def slices(self, part: SpooledPart, start: int, end: int) -> Iterator[bytes]:
-        """Read from one offset of a part to another."""
+        """Read from one offset of a part to another.
+
+        Raises
+        ------
+        TooLarge
+            Bulk data is used again and again.
+        """
         while start < end:
             data = self.read_at(part, start, min(_READ_BYTES, end - start))
             if not data:
                 raise OutOfResources("the file of bulk data was cut off")
+            self._taken += len(data)
+            if self._taken > _MAX_USES * self._size:
+                raise TooLarge(f"instances take more than {_MAX_USES} times the bulk data sent")
             yield data
             start += len(data)
 

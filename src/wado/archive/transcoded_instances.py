@@ -193,7 +193,8 @@ def _encapsulated_element(tag: int, frames: Iterator[bytes]) -> Iterator[bytes]:
     yield element_header(tag, b"OB", UNDEFINED_LENGTH) + _EMPTY_OFFSET_TABLE
     for frame in frames:
         padding = b"\0" * (len(frame) % 2)
-        yield _ITEM + pack("<I", len(frame) + len(padding)) + frame + padding
+        yield _ITEM + pack("<I", len(frame) + len(padding))
+        yield frame + padding if padding else frame
     yield _SEQUENCE_END
 
 

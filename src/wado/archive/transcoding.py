@@ -7,7 +7,9 @@ from functools import lru_cache, partial
 import orjson
 
 from wado.archive import retrieve
+from wado.archive.frame_file import LONG_FRAME_BYTES, FrameFile, transcode_frame_file
 from wado.archive.journal import Journals
+from wado.archive.paths import instance_path
 from wado.archive.pieces import Computed, FileSlice, Piece
 from wado.archive.pixel_workers import PixelWorkers
 from wado.archive.retrieve import Item
@@ -129,10 +131,13 @@ class Transcoder:
             It can't be decoded, or not be encoded so; what is stored may still be had.
         """
         _check_length(found, image, number)
-        data = read_frame(self.archive, found, number)
         source_uid = found.entry.transfer_syntax_uid
+        run = self.pixels.run
         try:
-            return self.pixels.run(transcode, data, image, source_uid, target_uid)
+            if (file := _frame_file(self.archive, found, number)) is not None:
+                return run(transcode_frame_file, file, image, source_uid, target_uid)
+            data = read_frame(self.archive, found, number)
+            return run(transcode, data, image, source_uid, target_uid)
         except CannotUnderstand as e:
             raise NotAcceptable(f"{e}; it can be had as stored: {source_uid}") from e
 
@@ -175,6 +180,19 @@ def read_frame(archive: Archive, found: Item, number: int) -> bytes:
     retrieve.existing_frames((number,), found)
     (pieces,) = retrieve.frames(archive, found, (number,))
     return b"".join(_read(archive, piece) for piece in pieces)
+
+
+def _frame_file(archive: Archive, found: Item, number: int) -> FrameFile | None:
+    """Say where a long frame is: a worker reads it, so that none that waits is held in memory."""
+    retrieve.existing_frames((number,), found)
+    (pieces,) = retrieve.frames(archive, found, (number,))
+    slices = [piece for piece in pieces if isinstance(piece, FileSlice)]
+    path = archive.store.local_path(instance_path(found.ref))
+    if path is None or len(slices) != len(pieces):
+        return None
+    if sum(piece.length for piece in slices) < LONG_FRAME_BYTES:
+        return None
+    return FrameFile(str(path), tuple((piece.offset, piece.length) for piece in slices))
 
 
 def _read(archive: Archive, piece: Piece) -> bytes:

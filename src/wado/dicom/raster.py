@@ -52,7 +52,9 @@ def decode_raster(data: bytes, max_pixels: int) -> Raster:
                     "not decoded"
                 )
             return _raster(image, count, data)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as e:
+    except UnidentifiedImageError as e:
+        raise CannotUnderstand("not an image of the media type that is named") from e
+    except (OSError, SyntaxError, ValueError, EOFError) as e:
         raise CannotUnderstand(f"the image can't be decoded: {e}") from e
 
 

@@ -4,8 +4,9 @@ Unknown parameters, and attributes by which this archive does not search, are pa
 latter with a warning for the client); a wrong value of a known parameter is refused.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from types import MappingProxyType
 from urllib.parse import unquote_plus
 
@@ -32,6 +33,7 @@ from wado.errors import InvalidRequest
 
 _LONGEST_NUMBER = 12
 _SHOWN = 80
+_MAX_WARNINGS = 10
 _MAX_CONDITIONS = 250
 """More make an expression that a database refuses, or thinks about for long."""
 _TIMEZONE = "timezone_offset_from_utc"
@@ -98,7 +100,7 @@ def parse_search(query_string: str, level: Level) -> Search:
         options.offset,
         options.fuzzy,
         tuple(options.order),
-        tuple(dict.fromkeys(options.warnings)),
+        _some(dict.fromkeys(options.warnings)),
     )
 
 
@@ -185,6 +187,13 @@ def _names(value: str) -> list[str]:
     return [name for text in value.split(",") if (name := text.strip())]
 
 
+def _some(warnings: Iterable[str]) -> tuple[str, ...]:
+    """Leave out warnings beyond what clients take: each is a header."""
+    first = tuple(islice(rest := iter(warnings), _MAX_WARNINGS))
+    left_out = sum(1 for _ in rest)
+    return (*first, f"{left_out} other warnings are left out") if left_out else first
+
+
 def _include(options: _Options, value: str) -> None:
     """Take attributes to return; of a path the whole sequence (PS3.18 §8.3.4.3)."""
     for name in _names(value):
@@ -221,7 +230,8 @@ def _order(options: _Options, value: str) -> None:
         if key is None or not options.level.holds(key.level) or direction not in _DIRECTIONS:
             raise InvalidRequest(f"orderby: can't sort {options.level} rows by {text[:_SHOWN]!r}")
         descending = text.startswith("-") != (direction == "desc")
-        options.order.append(Order(key.keyword, descending))
+        if all(order.keyword != key.keyword for order in options.order):  # else it changes nothing
+            options.order.append(Order(key.keyword, descending))
 
 
 _DIRECTIONS = frozenset({"", "asc", "desc"})

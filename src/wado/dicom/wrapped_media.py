@@ -59,6 +59,8 @@ _ONE_FRAME = frozenset(
 
 _SAMPLES_OF = {"MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1}
 _MAX_RATIO = 1e6
+_MAX_SIDE = 0xFFFF
+"""Rows and Columns are of VR US."""
 
 
 @dataclass(slots=True)
@@ -152,7 +154,14 @@ def coded_changes(
         As counted, 0 if that is not known.
     encoded_bytes
         Length of all frames.
+
+    Raises
+    ------
+    CannotUnderstand
+        The image has no pixels, or has more rows or columns than DICOM counts.
     """
+    if not (0 < coded.rows <= _MAX_SIDE and 0 < coded.columns <= _MAX_SIDE):
+        raise CannotUnderstand(f"an image of {coded.columns} x {coded.rows} pixels can't be held")
     certain = {
         "00280010": _one("US", coded.rows),
         "00280011": _one("US", coded.columns),

@@ -289,6 +289,15 @@ def test_what_the_path_leaves_open_is_returned(three: Archive) -> None:
     assert "00100020" in row
 
 
+@pytest.mark.parametrize("include", ["", "&includefield=all"])
+def test_what_is_counted_here_is_not_taken_from_a_data_set(archive: Archive, include: str) -> None:
+    store(archive, *_series(1, NumberOfStudyRelatedInstances=99, ModalitiesInStudy="US"))
+    catalogue_all(archive)
+    (row,) = _find(archive, f"InstanceNumber=1{include}").objects
+    assert row["00201208"]["Value"] == [3]
+    assert row["00080061"]["Value"] == ["CT"]
+
+
 def test_attributes_that_were_asked_for_are_returned(three: Archive) -> None:
     scope = {"study_instance_uid": "1.9.1"}
     (row,) = _find(three, "InstanceNumber=1&ImageType=PRIMARY", scope).objects

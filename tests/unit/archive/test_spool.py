@@ -39,6 +39,16 @@ def test_parts_are_found_by_their_location(archive: Archive):
     spool.close()
 
 
+def test_a_part_that_is_used_again_and_again_does_not_fill_the_disk(archive: Archive):
+    spool = Spool(archive.store, BASE)
+    part = add(spool, "a", b"four")
+    for _ in range(16):
+        assert b"".join(spool.chunks([part])) == b"four"
+    with pytest.raises(TooLarge):
+        list(spool.chunks([part]))
+    spool.close()
+
+
 def test_the_file_has_no_name(archive: Archive):
     folder = archive.store.local_path("incoming")
     assert folder is not None

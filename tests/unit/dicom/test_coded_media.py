@@ -14,7 +14,7 @@ from wado.dicom.coded_images import jpeg, jpeg_2000, jpeg_xl
 from wado.dicom.coded_media import NeedsDecoding
 from wado.dicom.coded_video import hevc, mp4, mpeg
 from wado.dicom.raster import decode_raster
-from wado.dicom.wrapped_media import transfer_syntax_of
+from wado.dicom.wrapped_media import coded_changes, transfer_syntax_of
 from wado.errors import CannotUnderstand, TooLarge, UnsupportedMediaType, WadoError
 
 SYNTAX = "1.2.840.10008.1.2.4."
@@ -50,6 +50,16 @@ def test_jpeg_that_dicom_does_not_hold():
     arithmetic = stow.as_file(stow.picture(), "JPEG").replace(b"\xff\xc0", b"\xff\xc9", 1)
     with pytest.raises(UnsupportedMediaType, match="SOF9"):
         headers(jpeg, arithmetic)
+
+
+@pytest.mark.parametrize("size", [b"\0\0\0\x20", b"\0\x18\0\0"])
+def test_an_image_without_pixels_is_refused(size: bytes):
+    data = stow.as_file(stow.picture(24, 32), "JPEG")
+    at = data.index(b"\xff\xc0") + 5
+    assert data[at : at + 4] == b"\0\x18\0\x20"
+    coded = headers(jpeg, data[:at] + size + data[at + 4 :])
+    with pytest.raises(CannotUnderstand, match="pixels can't be held"):
+        coded_changes({}, coded, 1, len(data))
 
 
 @pytest.mark.parametrize("shape", [(24, 32), (256, 128), (99, 1234), (512, 512), (300, 400)])

@@ -195,6 +195,10 @@ def test_a_key_inside_another_sequence_is_not_the_series_own():
         ),
         ("StudyTime%20ASC", [Order("study_time")]),
         ("+PatientID", [Order("patient_id")]),
+        (
+            "PatientID,-StudyDate,-PatientID",
+            [Order("patient_id"), Order("study_date", descending=True)],
+        ),
     ],
 )
 def test_orders(text, expected):
@@ -207,6 +211,12 @@ def test_orders(text, expected):
 def test_wrong_orders_are_refused(text):
     with pytest.raises(InvalidRequest):
         parse_search(f"orderby={text}", Level.STUDY)
+
+
+def test_many_warnings_are_cut_short():
+    search = parse_search("&".join(f"Unknown{n}=1" for n in range(500)), Level.STUDY)
+    assert len(search.warnings) == 11
+    assert search.warnings[-1].startswith("490 other")
 
 
 def test_ohif_study_list():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wado.services.server.outflow import Outflow
+from wado.services.server.outflow import FileRange, Outflow
 from web import run_alone
 
 SIZE = 5 << 20
@@ -33,7 +33,7 @@ def test_what_is_sent_arrives_in_order(tmp_path: Path):
         fd = os.open(tmp_path / "file", os.O_RDONLY)
         try:
             await outflow.send(b"before ", more=True)
-            await outflow.send_file(fd, 0, SIZE)
+            await outflow.send_file(FileRange(fd, 0, SIZE))
             await outflow.send(data[:100])
         finally:
             os.close(fd)
@@ -74,7 +74,7 @@ def test_a_file_that_ends_early_is_noticed(tmp_path: Path):
         outflow = Outflow(ours.fileno(), 1.0)
         try:
             with ours, theirs:
-                await outflow.send_file(fd, 0, 100)
+                await outflow.send_file(FileRange(fd, 0, 100))
         finally:
             outflow.close()
             os.close(fd)
@@ -105,9 +105,37 @@ def test_a_socket_in_use_by_a_thread_is_closed_after_it(
         monkeypatch.setattr("wado.services.server.outflow._in_memory", lambda *_: False)
         monkeypatch.setattr(os, "sendfile", sendfile)
         with ours, theirs:
-            await outflow.send_file(0, 0, 100)
+            await outflow.send_file(FileRange(0, 0, 100))
         assert outflow._socket.fileno() == -1
 
     with pytest.raises(ConnectionResetError):
         run_alone(sent())
     assert len(at) == 1
+
+
+def test_what_is_sent_at_once_gives_others_their_turn(tmp_path: Path):
+    """A reader as quick as we are would hold the event loop until it has a whole long file."""
+    (tmp_path / "file").write_bytes(bytes(4 * SIZE))
+
+    async def left() -> int:
+        ours, theirs = socket.socketpair()
+        outflow = Outflow(ours.fileno(), 1.0)
+
+        def read() -> None:
+            with theirs:
+                while theirs.recv(1 << 20):
+                    pass
+
+        reading = asyncio.create_task(asyncio.to_thread(read))
+        fd = os.open(tmp_path / "file", os.O_RDONLY)
+        try:
+            rest = outflow.send_at_once([b"head", FileRange(fd, 0, 4 * SIZE)])
+        finally:
+            os.close(fd)
+            outflow.close()
+            ours.close()
+        await reading
+        assert isinstance(rest[0], FileRange)
+        return rest[0].length
+
+    assert run_alone(left()) >= 4 * SIZE - (4 << 20)

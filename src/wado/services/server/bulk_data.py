@@ -13,7 +13,7 @@ from wado.services.server.representations import (
     MAX_KEPT_PARTS,
     acceptable_to,
     basis_of,
-    caching,
+    let_cache,
     wrapped,
 )
 from wado.services.server.service import Service
@@ -47,7 +47,7 @@ def _one(service: Service, call: Call, value: BulkValue, offer: Offer) -> Answer
     answer = wrapped(call, parts, identity, multipart=offer.multipart)
     if offer.stored and len(parts) <= MAX_KEPT_PARTS:
         answer.basis = basis_of(value.found)
-    answer.headers.append(caching(service))
+    let_cache(service, answer)
     return answer
 
 
@@ -117,7 +117,7 @@ def collection(
     identity = [f"{v.found.entry.digest} {v.path} {o.content_type}" for v, o in chosen]
     answer = wrapped(call, parts, tuple(identity), multipart=True)
     answer.slow = any(not offer.stored for _, offer in chosen)
-    answer.headers.append(caching(service))
+    let_cache(service, answer)
     if missing := len(values) - len(chosen) + len(left_out):
         reason = left_out[0] if left_out else "not in the media type that was asked for"
         answer.headers.append(warning(f"{missing} values are left out; {reason}"))

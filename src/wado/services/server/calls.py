@@ -1,8 +1,4 @@
-"""What a handler is given and what it gives back, whichever way the request came in.
-
-A `Call` is made from an RSGI scope on the hot routes and from a Starlette request elsewhere; the
-`Answer` is written by `wado.services.server.direct` or `wado.services.server.app` respectively.
-"""
+"""What a handler is given and what it gives back: a `Call` and an `Answer`."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

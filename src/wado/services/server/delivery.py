@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from io import BytesIO
 from time import monotonic
@@ -10,6 +9,7 @@ from time import monotonic
 from wado.archive.pieces import Computed, FileSlice, OpenFiles, Piece, cut, piece_length
 from wado.services.server.calls import Answer
 from wado.services.server.exchange import Sender
+from wado.services.server.outflow import FileRange
 from wado.services.server.service import Service
 
 WHOLE_BYTES = 64 << 10
@@ -120,9 +120,10 @@ async def deliver(service: Service, answer: Answer, sender: Sender) -> int:
                 with service.files.lent(piece) as fd:
                     if fd is None:
                         return await _deliver_gathered(service, answer, sender, number - 1)
-                    await sender.send_file(fd, piece.offset, piece.length)
+                    await sender.send_file(FileRange(fd, piece.offset, piece.length))
             case Computed():
-                threads, make = _threads(service, answer), service.files.bytes_of
+                threads = service.pixel_threads if answer.slow else service.threads
+                make = service.files.bytes_of
                 data = await asyncio.get_running_loop().run_in_executor(threads, make, piece)
                 await sender.send(data, more=number < len(pieces))
                 del data  # not held while the next is worked out
@@ -131,10 +132,12 @@ async def deliver(service: Service, answer: Answer, sender: Sender) -> int:
 
 async def _deliver_gathered(service: Service, answer: Answer, sender: Sender, skip: int = 0) -> int:
     sent = sum(map(piece_length, answer.pieces[:skip]))
-    async with aclosing(chunks(service, answer, skip)) as source:
+    made = _slow_chunks if answer.slow else chunks
+    async with aclosing(made(service, answer, skip)) as source:
         async for data in source:
             await sender.send(data)
             sent += len(data)
+            del data  # not held while the next is made
     return sent
 
 
@@ -144,35 +147,26 @@ async def chunks(service: Service, answer: Answer, skip: int = 0) -> AsyncGenera
     A chunk is valid until the next but one is asked for: two buffers take turns, so that a long
     stream allocates nothing. The first `skip` pieces are left out.
     """
-    pieces = answer.pieces[skip:] if answer.stream is None else answer.stream
-    source = _chunks(service.files, pieces)
-    threads = _threads(service, answer)
-    step = threads.submit(next, source, None)
+    source = _chunks(service.files, _pieces(answer, skip))
+    loop = asyncio.get_running_loop()
+    reading = loop.run_in_executor(service.threads, next, source, None)
     try:
-        while (chunk := await asyncio.wrap_future(step)) is not None:
-            step = threads.submit(next, source, None)
+        while (chunk := await reading) is not None:
+            reading = loop.run_in_executor(service.threads, next, source, None)
             yield chunk
     finally:
-        # Who went away is not worked for; but what runs must end before the source is closed.
-        if not step.cancel():
-            await asyncio.wait([asyncio.wrap_future(step)])
+        await asyncio.wait([reading])
         source.close()
 
 
-def _threads(service: Service, answer: Answer) -> ThreadPoolExecutor:
-    """Choose who works on the body: what is slow must not hold up searches."""
-    return service.pixel_threads if answer.slow else service.threads
+def _pieces(answer: Answer, skip: int) -> Iterable[Piece]:
+    return answer.pieces[skip:] if answer.stream is None else answer.stream
 
 
 def _chunks(files: OpenFiles, pieces: Iterable[Piece]) -> Generator[bytearray]:
-    """Fill buffers with what the pieces are together.
-
-    All chunks but the last are full, unless the pieces come slowly: then what is there goes out,
-    and whether the client is still there is found out between pieces.
-    """
+    """Fill buffers with what the pieces are together; all chunks but the last are full."""
     buffer, other = bytearray(CHUNK_BYTES), bytearray(CHUNK_BYTES)
     filled = 0
-    due = monotonic() + _FLUSH_S
     for piece in pieces:
         if isinstance(piece, Computed):
             piece = files.bytes_of(piece)  # noqa: PLW2901 - once, not for each chunk of it
@@ -186,10 +180,59 @@ def _chunks(files: OpenFiles, pieces: Iterable[Piece]) -> Generator[bytearray]:
             if filled == CHUNK_BYTES:
                 yield buffer
                 buffer, other, filled = other, buffer, 0
-                due = monotonic() + _FLUSH_S
-        if filled and monotonic() > due:
-            yield buffer[:filled]
-            filled, due = 0, monotonic() + _FLUSH_S
     if filled:
         del buffer[filled:]
         yield buffer
+
+
+def _steps(piece: Piece) -> Iterable[Piece]:
+    """Cut a long range of a file, which may be as long as the file."""
+    if not isinstance(piece, FileSlice):
+        return (piece,)
+    starts = range(0, piece.length, CHUNK_BYTES)
+    return (part for start in starts for part in cut((piece,), start, start + CHUNK_BYTES))
+
+
+async def _slow_chunks(service: Service, answer: Answer, skip: int) -> AsyncGenerator[bytes]:
+    """Work out the body step by step, each when the one before was sent.
+
+    Who reads slowly holds one piece then, and for who goes away no more than one is made.
+    """
+    source = _gathered(service.files, _pieces(answer, skip))
+    try:
+        while True:
+            step = service.pixel_threads.submit(next, source, None)
+            making = asyncio.wrap_future(step)
+            try:
+                chunk = await making
+            finally:
+                if not step.cancel():  # what runs must end before the source is closed
+                    await asyncio.wait([making])
+            if chunk is None:
+                return
+            yield chunk
+            del chunk
+    finally:
+        source.close()
+
+
+def _gathered(files: OpenFiles, pieces: Iterable[Piece]) -> Generator[bytes]:
+    """Read or work out pieces; small ones are joined for a while, long files cut."""
+    held: list[bytes] = []
+    size, due = 0, monotonic() + _FLUSH_S
+    for piece in pieces:
+        length = piece_length(piece)
+        if held and (size + length > WHOLE_BYTES or monotonic() > due):
+            yield b"".join(held)
+            held.clear()
+            size = 0
+        if length > WHOLE_BYTES:
+            yield from map(files.bytes_of, _steps(piece))
+            due = monotonic() + _FLUSH_S
+            continue
+        if not held:
+            due = monotonic() + _FLUSH_S
+        held.append(files.bytes_of(piece))
+        size += length
+    if held:
+        yield b"".join(held)

@@ -1,7 +1,10 @@
 """From a connection to a handler and back: prepared answers first, then routes; all are logged."""
 
+from collections.abc import Coroutine
+from contextlib import ExitStack
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 from urllib.parse import unquote
 
 from wado.errors import NotFound, WadoError
@@ -11,7 +14,8 @@ from wado.services.server.calls import Answer, Call
 from wado.services.server.delivery import WHOLE_BYTES, deliver, make_ready, whole, whole_at_once
 from wado.services.server.dispatch import cross_origin, error_answer, handle, in_thread
 from wado.services.server.exchange import Exchange, Scope
-from wado.services.server.prepared import LARGEST_KEPT_BYTES, Key, Prepared
+from wado.services.server.outflow import FileRange
+from wado.services.server.prepared import LARGEST_KEPT_BYTES, Key, MemoryFile, Prepared
 from wado.services.server.routes import ROOT, Resource, find
 from wado.services.server.service import Service
 
@@ -46,8 +50,8 @@ class WebApplication:
         self._service = service
         self._prefix = prefix_of(service.settings.root_path, service.settings.public_url)
 
-    def now(self, scope: Scope, exchange: Exchange) -> bool:
-        """Answer from memory, if the same was asked before and still holds."""
+    def now(self, scope: Scope, exchange: Exchange) -> bool | Coroutine[Any, Any, None]:
+        """Answer from memory or an open file, if the same was asked before and still holds."""
         exchange.began = perf_counter()
         if scope.method != "GET":
             return False
@@ -58,12 +62,63 @@ class WebApplication:
             return False
         answer, body = found.answer, found.body
         if body is None:
+            if found.memory is not None:
+                return self._memory_now(scope, exchange, found, found.memory)
+            if found.length > WHOLE_BYTES:
+                return self._file_now(scope, exchange, found)
             body = whole_at_once(self._service, answer)
             if body is None:
                 return False
         exchange.response_bytes(answer.status, answer.headers, body)
         self._log_again(scope, exchange, found, len(body))
         return True
+
+    def _memory_now(
+        self, scope: Scope, exchange: Exchange, found: Prepared, memory: MemoryFile
+    ) -> bool | Coroutine[Any, Any, None]:
+        """Send what is kept under a file descriptor, at once as far as the socket takes it."""
+        if not exchange.can_send_now:
+            return False
+        answer = found.answer
+        part = FileRange(memory.fd, 0, memory.length, in_memory=True)
+        rest = exchange.response_parts(answer.status, answer.headers, memory.length, [part])
+        if rest is not None:
+            return self._send_rest(scope, exchange, found, rest, ExitStack())
+        self._log_again(scope, exchange, found, memory.length)
+        return True
+
+    def _file_now(
+        self, scope: Scope, exchange: Exchange, found: Prepared
+    ) -> bool | Coroutine[Any, Any, None]:
+        """Send what is one range of an open file, at once as far as the socket takes it."""
+        file, answer = found.only_file, found.answer
+        if file is None or not self._service.files.is_open(file) or not exchange.can_send_now:
+            return False
+        with ExitStack() as held:
+            fd = held.enter_context(self._service.files.lent(file))
+            if fd is None:
+                return False
+            parts = [
+                piece if isinstance(piece, bytes) else FileRange(fd, file.offset, file.length)
+                for piece in answer.pieces
+            ]
+            rest = exchange.response_parts(answer.status, answer.headers, found.length, parts)
+            if rest is not None:
+                return self._send_rest(scope, exchange, found, rest, held.pop_all())
+        self._log_again(scope, exchange, found, found.length)
+        return True
+
+    async def _send_rest(
+        self,
+        scope: Scope,
+        exchange: Exchange,
+        found: Prepared,
+        rest: Coroutine[Any, Any, None],
+        held: ExitStack,
+    ) -> None:
+        with held:  # and `found` holds what is kept in memory
+            await rest
+        self._log_again(scope, exchange, found, found.length)
 
     async def serve(self, scope: Scope, exchange: Exchange) -> None:
         """Answer a request; raises `ProtocolClosed` or what `http1.Sender` raises."""
@@ -89,7 +144,14 @@ class WebApplication:
             )  # fmt: skip
 
     async def _serve_again(self, scope: Scope, exchange: Exchange, found: Prepared) -> bool:
-        """Give an answer that is not in memory once more; False if a file of it is gone."""
+        """Give an answer once more; False if a file of it is gone."""
+        answer, memory = found.answer, found.memory
+        if memory is not None:
+            headers = [*answer.headers, ("content-length", str(memory.length))]
+            async with exchange.response_stream(answer.status, headers) as sender:
+                await sender.send_file(FileRange(memory.fd, 0, memory.length, in_memory=True))
+            self._log_again(scope, exchange, found, memory.length)
+            return True
         try:
             sent = await _send_ready(self._service, exchange, found.answer)
         except NotFound:  # replaced since

@@ -28,7 +28,7 @@ from wado.services.server.representations import (
     REVALIDATE,
     acceptable_to,
     basis_of,
-    caching,
+    let_cache,
     wrapped,
 )
 from wado.services.server.service import Service
@@ -93,7 +93,7 @@ def metadata_of(service: Service, found: Item) -> Mapping[str, Any]:
 
 def _as_stored(service: Service, call: Call, found: Item, part: Part) -> Answer:
     answer = wrapped(call, [part], (found.entry.digest, part.content_type), multipart=False)
-    answer.headers.append(caching(service))
+    let_cache(service, answer)
     answer.headers += inert(part.content_type)
     answer.basis = basis_of(found)
     return answer

@@ -6,14 +6,14 @@ client doesn't read is not sent.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 from time import time
 from typing import Any, Final, Protocol, Self
 
-from wado.services.server.outflow import Outflow
+from wado.services.server.outflow import FileRange, Outflow, Part
 
 HeaderList = Iterable[tuple[str, str]]
 
@@ -71,6 +71,11 @@ class Scope:
 class Line(Protocol):
     """What an exchange needs of the connection that it came by."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the client is there and can be written to."""
+        ...
+
     def check(self) -> None:
         """Raise `ProtocolClosed` if the client is gone."""
         ...
@@ -93,6 +98,10 @@ class Line(Protocol):
 
     async def outflow(self) -> Outflow:
         """Give the way past the transport, once that has sent what it held."""
+        ...
+
+    def outflow_now(self) -> Outflow | None:
+        """Give the way past the transport, if that holds nothing."""
         ...
 
     def abort(self) -> None:
@@ -197,6 +206,28 @@ class Exchange:
         length = "" if named or unknown else "content-length: 0\r\n"
         self._connection.write(self._head(status, headers, length))
 
+    def response_parts(
+        self, status: int, headers: HeaderList, length: int, parts: Sequence[Part]
+    ) -> "Coroutine[Any, Any, None] | None":
+        """Send a response of `length` bytes, at once as much as the socket takes.
+
+        Returns
+        -------
+        rest
+            Sends what is left; None if that is nothing. Raises as `Sender`.
+        """
+        self._connection.check()
+        outflow = self._connection.outflow_now()
+        assert outflow is not None, "asked by `can_send_now` before"
+        head = self._head(status, headers, f"content-length: {length}\r\n")
+        left = outflow.send_at_once((head, *parts))
+        return outflow.send_parts(left) if left else None
+
+    @property
+    def can_send_now(self) -> bool:
+        """Whether nothing that was sent before is still on its way."""
+        return self._connection.outflow_now() is not None
+
     def response_stream(self, status: int, headers: HeaderList) -> "Sender":
         """Begin a response whose body comes in pieces.
 
@@ -293,7 +324,7 @@ class Sender:
         elif data:
             await self._open.send(data, more=more)
 
-    async def send_file(self, fd: int, offset: int, length: int) -> None:
+    async def send_file(self, file: FileRange) -> None:
         """Send a range of an open file; EOFError if it is shorter."""
         assert not self._chunked, "the length of files is known"
-        await self._open.send_file(fd, offset, length)
+        await self._open.send_file(file)

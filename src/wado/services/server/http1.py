@@ -30,14 +30,18 @@ _MAX_UNREAD_BYTES: Final = 16 << 20
 """Of a body that was refused: read to its end up to here, so that the client sees the answer."""
 _SMALL_BYTES: Final = 16 << 10
 _SWEEP_S: Final = 1.0
+_OF_UPGRADE: Final = frozenset({"connection", "upgrade", "http2-settings"})
 _TOO_LONG: Final = "the headers are too long, or too many"
 
 
 class Application(Protocol):
     """What a server serves."""
 
-    def now(self, scope: Scope, exchange: "Exchange") -> bool:
-        """Answer at once, without waiting; False if that can't be."""
+    def now(self, scope: Scope, exchange: "Exchange") -> bool | Coroutine[Any, Any, None]:
+        """Answer at once, without waiting; False if that can't be.
+
+        An answer that was begun at once, but not ended, is ended by the coroutine.
+        """
         ...
 
     def serve(self, scope: Scope, exchange: "Exchange") -> Coroutine[Any, Any, None]:
@@ -55,6 +59,7 @@ class Connection(asyncio.Protocol):
         self._peers: Peers | None = None
         self._target = b""
         self._headers: dict[str, str] = {}
+        self._again = b""
         self._head_bytes = 0
         self._reading: Exchange | None = None
         self._answering: Exchange | None = None
@@ -63,7 +68,6 @@ class Connection(asyncio.Protocol):
         self._outflow: Outflow | None = None
         self._drained: asyncio.Future[None] | None = None
         self._is_held = False
-        self._is_half_closed = False
         self._left_bytes = 0
         self.deadline = 0.0
 
@@ -104,8 +108,13 @@ class Connection(asyncio.Protocol):
         self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.hold()  # answered in HTTP/1.1, then closed: no other protocol is spoken here
+        except httptools.HttpParserUpgrade as e:
+            again, self._again = self._again, b""
+            if again:
+                self._parser = httptools.HttpRequestParser(self)
+                self.data_received(again + data[e.args[0] :])
+            else:
+                self.hold()  # answered in HTTP/1.1, then closed: no other protocol is spoken here
         except _Refused as e:
             self._refuse(e.status, str(e))
         except httptools.HttpParserCallbackError as e:
@@ -118,12 +127,6 @@ class Connection(asyncio.Protocol):
         else:  # the parser gathers a header, also one behind a body, until it is whole
             if self._head_bytes > _MAX_HEAD_BYTES:
                 self._refuse(431, _TOO_LONG)
-
-    def eof_received(self) -> bool:
-        """Answer what was asked in whole, if the client only says that nothing more will come."""
-        last = self._waiting[-1] if self._waiting else self._answering
-        self._is_half_closed = last is not None and last.is_ended
-        return self._is_half_closed
 
     def pause_writing(self) -> None:
         """Note that the client reads too slowly."""
@@ -154,13 +157,13 @@ class Connection(asyncio.Protocol):
 
     def hold(self) -> None:
         """Stop reading."""
-        if self._transport is not None and not self._is_held:
+        if self._transport is not None and self.is_open and not self._is_held:
             self._is_held = True
             self._transport.pause_reading()
 
     def release(self) -> None:
         """Go on reading."""
-        if self._transport is not None and self._is_held:
+        if self._transport is not None and self.is_open and self._is_held:
             self._is_held = False
             self._transport.resume_reading()
 
@@ -193,8 +196,17 @@ class Connection(asyncio.Protocol):
             await self._drained
             self.check()
         self._transport.set_write_buffer_limits()
+        return self._opened(self._transport)
+
+    def outflow_now(self) -> Outflow | None:
+        """Give the way past the transport, if that holds nothing."""
+        if self._transport is None or self._transport.get_write_buffer_size():
+            return None
+        return self._opened(self._transport)
+
+    def _opened(self, transport: asyncio.Transport) -> Outflow:
         if self._outflow is None:
-            fd = self._transport.get_extra_info("socket").fileno()
+            fd = transport.get_extra_info("socket").fileno()
             self._outflow = Outflow(fd, self._server.stall_timeout_s)
         return self._outflow
 
@@ -239,6 +251,11 @@ class Connection(asyncio.Protocol):
         version = parser.get_http_version()
         if "host" not in headers and version == "1.1":
             raise _Refused(400, "the Host header is missing")
+        self._head_bytes = 0
+        offers = parser.should_upgrade() and parser.get_method() != b"CONNECT"
+        if offers and self._has_body(headers):
+            self._again = self._without_upgrade(version)
+            return
         assert self._peers is not None
         scope = Scope(
             parser.get_method().decode("latin-1"),
@@ -249,7 +266,6 @@ class Connection(asyncio.Protocol):
         )
         keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
         exchange = Exchange(self, scope, keep_alive=keep_alive)
-        self._head_bytes = 0
         self._reading = exchange
         if not self._has_body(headers):
             return  # answered at the end of the message, which follows at once
@@ -258,6 +274,16 @@ class Connection(asyncio.Protocol):
     @staticmethod
     def _has_body(headers: dict[str, str]) -> bool:
         return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+    def _without_upgrade(self, version: str) -> bytes:
+        """Write a head anew that asks for another protocol (RFC 9110 §7.8).
+
+        The parser would take the body that follows it for something of that protocol.
+        """
+        lines = [f"{n}: {v}\r\n" for n, v in self._headers.items() if n not in _OF_UPGRADE]
+        start = f"{self._parser.get_method().decode()} {self._target.decode('latin-1')}"
+        head = f"{start} HTTP/{version}\r\n{''.join(lines)}connection: close\r\n\r\n"
+        return head.encode("latin-1")
 
     def on_body(self, data: bytes) -> None:
         """Take a piece of its body."""
@@ -274,7 +300,8 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """End the request; one without a body is answered now."""
         exchange = self._reading
-        assert exchange is not None
+        if exchange is None:  # its body is still to come, behind a head without Upgrade
+            return
         self._reading = None
         exchange.end()
         if not self._has_body(exchange.scope.headers):
@@ -301,19 +328,22 @@ class Connection(asyncio.Protocol):
         self.deadline = 0.0
         try:
             answered = self._server.application.now(exchange.scope, exchange)
-        except ProtocolClosed:
+        except (ProtocolClosed, ConnectionError, EOFError):
+            self.abort()
             answered = True
         except BaseException:
             self.abort()
             raise
-        if answered:
+        if answered is True:
             self._answered(exchange)
-        else:
-            self._server.start(self._answer(exchange))
+            return
+        if answered is False:
+            answered = self._server.application.serve(exchange.scope, exchange)
+        self._server.start(self._answer(exchange, answered))
 
-    async def _answer(self, exchange: Exchange) -> None:
+    async def _answer(self, exchange: Exchange, answering: Coroutine[Any, Any, None]) -> None:
         try:
-            await self._server.application.serve(exchange.scope, exchange)
+            await answering
         except (ProtocolClosed, ConnectionError, TimeoutError, EOFError):
             self.abort()
         except BaseException:
@@ -337,8 +367,7 @@ class Connection(asyncio.Protocol):
     def _after(self, exchange: Exchange) -> None:
         """Go on behind an exchange whose request and response are both whole."""
         self._unread_bytes = 0
-        is_last = self._is_half_closed and not self._waiting
-        if not exchange.keep_alive or self._server.is_stopping or is_last:
+        if not exchange.keep_alive or self._server.is_stopping:
             self.close()
         elif self._waiting:  # not from here: each would nest in the one before it
             self._server.soon(self._begin_next)

@@ -6,16 +6,21 @@ handlers are shown, the tenant's header among it, so that an answer can't reach 
 would not have been given the same.
 """
 
+import os
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, NamedTuple
 
 from wado.archive.journal import Journals
+from wado.archive.pieces import FileSlice
 from wado.services.server.access_log import Target
 from wado.services.server.calls import Answer
 from wado.services.server.exchange import Scope
 
 _MAX_BYTES = 12 << 20
+_LARGE_BYTES = 64 << 10
 LARGEST_KEPT_BYTES = _MAX_BYTES // 4
 """No answer takes more of the memory: one would drive out all others."""
 _FIXED_BYTES = 2500
@@ -50,16 +55,42 @@ class Key(NamedTuple):
     headers: tuple[str | None, ...]
 
 
-@dataclass(frozen=True, slots=True)
+class MemoryFile:
+    """Bytes in memory under a file descriptor: sent by sendfile, they are copied once less."""
+
+    def __init__(self, data: bytes) -> None:
+        self.length = len(data)
+        self.fd = os.memfd_create("answer")
+        with open(self.fd, "wb", closefd=False) as file:
+            file.write(data)
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):  # it could not be made
+            os.close(self.fd)
+
+
+@dataclass(frozen=True)
 class Prepared:
     """An answer to give again, while its basis holds.
 
-    `body` is there if it is kept in memory, else the pieces of the answer are read each time.
+    Its body is kept as `body`, or if it is large in `memory`; else it is read each time.
     """
 
     answer: Answer
     target: Target
     body: bytes | None = None
+    memory: MemoryFile | None = None
+
+    @cached_property
+    def length(self) -> int:
+        """Length of the body in bytes."""
+        return self.memory.length if self.memory else self.answer.body_length or 0
+
+    @cached_property
+    def only_file(self) -> FileSlice | None:
+        """The file of an answer that is one range of a file, with bytes around it at most."""
+        files = [piece for piece in self.answer.pieces if not isinstance(piece, bytes)]
+        return files[0] if len(files) == 1 and isinstance(files[0], FileSlice) else None
 
 
 class PreparedAnswers:
@@ -73,6 +104,7 @@ class PreparedAnswers:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._kept: OrderedDict[Key, Prepared] = OrderedDict()
+        self._sizes: dict[Key, int] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -112,15 +144,20 @@ class PreparedAnswers:
         """
         if answer.status not in _KEPT_STATUSES or answer.basis is None:
             return
+        size = _size(key, body)
         prepared = Prepared(answer, target, body)
-        size = _size(key, prepared)
         if size > min(LARGEST_KEPT_BYTES, self._max_bytes // 4) or not self._holds(prepared):
             return
         self.forget(key)
+        if body is not None and len(body) > _LARGE_BYTES:
+            # Too many files may be open, and only Linux has such files: then as it is.
+            with suppress(OSError, AttributeError):
+                prepared = Prepared(answer, target, memory=MemoryFile(body))
         self._kept[key] = prepared
+        self._sizes[key] = size
         self._bytes += size
         while self._bytes > self._max_bytes:
-            self._bytes -= _size(*self._kept.popitem(last=False))
+            self.forget(next(iter(self._kept)))
 
     def _holds(self, prepared: Prepared) -> bool:
         basis = prepared.answer.basis
@@ -128,11 +165,10 @@ class PreparedAnswers:
 
     def forget(self, key: Key) -> None:
         """Drop an answer."""
-        found = self._kept.pop(key, None)
-        if found is not None:
-            self._bytes -= _size(key, found)
+        if self._kept.pop(key, None) is not None:
+            self._bytes -= self._sizes.pop(key)
 
 
-def _size(key: Key, prepared: Prepared) -> int:
+def _size(key: Key, body: bytes | None) -> int:
     named = sum(len(value) for value in (key.path, key.query, *key.headers) if value)
-    return _FIXED_BYTES + named + (len(prepared.body) if prepared.body is not None else 0)
+    return _FIXED_BYTES + named + (len(body) if body is not None else 0)

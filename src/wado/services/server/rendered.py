@@ -21,8 +21,8 @@ from wado.services.server.representations import (
     MAX_KEPT_PARTS,
     REVALIDATE,
     acceptable_to,
-    caching,
     entity_tag,
+    let_cache,
     not_modified,
     wrapped,
 )
@@ -37,8 +37,10 @@ _SEVERAL = tuple(Offer(name, multipart=True) for name in PICTURES)
 _MAX_PICTURES = 10_000
 _MAX_KEPT_BYTES = 1 << 20
 """Pictures up to this size are kept in memory, so that who asks again costs no worker."""
-_WHOLE_PIXELS = 1 << 23
-"""Animations up to so many pixels are answered whole, with their length."""
+_WHOLE_PIXELS = 1 << 20
+_WHOLE_FRAMES = 100
+"""Animations up to so many pixels and frames are answered whole, with their length; longer ones
+begin at once, and end when who asked goes away."""
 _VERSION = "1"
 """Changes with how pictures look, so that their entity tags do."""
 
@@ -171,7 +173,7 @@ def _selected(call: Call, alternatives: tuple[Offer, ...]) -> Offer:
 def _of_instance(service: Service, call: Call, shot: Shot, asked: _Asked) -> Answer:
     answer = _answered(service, call, _shots([shot], asked.offer), asked)
     keep(answer, shot.found, Journals.recent)
-    answer.headers.append(caching(service))
+    let_cache(service, answer)
     return answer
 
 
@@ -180,7 +182,11 @@ def _collection(service: Service, call: Call, items: Sequence[Item]) -> Answer:
     images = [found for found in items if rendering.is_image(found)]
     if not images:
         if len(items) == 1:
-            return document(service, call, items[0], acceptable_to(call))
+            answer = document(service, call, items[0], acceptable_to(call))
+            answer.headers = [pair for pair in answer.headers if pair[0] != REVALIDATE[0]]
+            answer.headers.append(REVALIDATE)  # tomorrow there may be images
+            answer.basis = None
+            return answer
         raise NotAcceptable("there are no images to render")
     options, warnings = read_options(call.parameter)
     is_one = len(images) == 1 and rendering.frame_count(images[0]) == 1
@@ -281,9 +287,11 @@ def _enveloped(studio: "_Studio", shots: list[Shot], boundary: str) -> Iterator[
 def keep(answer: Answer, found: Item, look: Look) -> None:
     """Let an answer that is whole and not large be given again, from memory."""
     length = answer.body_length
-    if not answer.pieces or length is None or length > _MAX_KEPT_BYTES:
+    pieces = [piece for piece in answer.pieces if isinstance(piece, bytes)]
+    is_made = 0 < len(pieces) == len(answer.pieces)
+    if not is_made or length is None or length > _MAX_KEPT_BYTES:
         return
-    answer.pieces = (b"".join(piece for piece in answer.pieces if isinstance(piece, bytes)),)
+    answer.pieces = (b"".join(pieces),)
     answer.basis = Basis(found.view, look, in_memory=True)
 
 
@@ -323,6 +331,8 @@ class _Studio:
         """Whether a picture may be made as a whole: no long animation."""
         if len(shot.numbers) == 1:
             return True
+        if len(shot.numbers) > _WHOLE_FRAMES:
+            return False
         image = self._subject_of(shot.found).image
         at = place(self.asked.options.viewport, image.columns, image.rows)
         return at.width * at.height * len(shot.numbers) <= _WHOLE_PIXELS

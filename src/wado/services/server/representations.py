@@ -1,6 +1,7 @@
 """Answers of retrieval: parts in an envelope or alone, conditional, cached, cut to ranges."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from http import HTTPStatus
 
 from wado.archive.journal import Journals
 from wado.archive.pieces import Part, Piece, cut
@@ -59,6 +60,12 @@ def basis_of(found: Item, *, in_memory: bool = False) -> Basis:
 def caching(service: Service) -> tuple[str, str]:
     """Originals never change where the first one stays; else they must be asked for again."""
     return REVALIDATE if service.archive.replace_duplicates else IMMUTABLE
+
+
+def let_cache(service: Service, answer: Answer) -> None:
+    """Say how long an answer about an instance holds; a refused range is not to be kept."""
+    if answer.status < HTTPStatus.BAD_REQUEST:
+        answer.headers.append(caching(service))
 
 
 def wrapped(
@@ -142,8 +149,8 @@ def _boundary_and_etag(
 
 
 def _ranged(call: Call, answer: Answer, etag: str) -> Answer:
-    """Cut the answer to the range that was asked for (RFC 9110 §14), of envelopes too."""
-    wanted = call.headers.get("range")
+    """Cut the answer to the range that GET asked for (RFC 9110 §14.2), of envelopes too."""
+    wanted = call.headers.get("range") if call.method == "GET" else None
     if not wanted or (call.headers.get("if-range") or etag) != etag:
         return answer
     length = answer.body_length or 0

@@ -18,7 +18,7 @@ from wado.services.server.rendered import (
     renderer_of,
     thumbnail_of,
 )
-from wado.services.server.representations import REVALIDATE, acceptable_to, caching
+from wado.services.server.representations import REVALIDATE, acceptable_to, let_cache
 from wado.services.server.service import Service
 from wado.services.server.wado_rs import frame_numbers
 
@@ -65,7 +65,7 @@ def _of_instance(service: Service, call: Call, numbers: Sequence[int] | None) ->
         shown = found if rendering.is_image(found) else None
         answer = _thumbnail(service, call, shown, numbers[0] if numbers else None)
         keep(answer, found, Journals.recent)
-        answer.headers.append(caching(service))
+        let_cache(service, answer)
         return answer
 
     return Answer(later=later)

@@ -17,7 +17,7 @@ from wado.services.server.prepared import LARGEST_KEPT_BYTES
 from wado.services.server.representations import (
     MAX_KEPT_PARTS,
     basis_of,
-    caching,
+    let_cache,
     streamed,
     streamed_alone,
     unchanged,
@@ -71,7 +71,7 @@ def stored_instances(service: Service, call: Call, chosen: Sequence[Chosen]) -> 
     parts = [_stored_part(call, each) for each in chosen]
     identity = tuple(found.entry.digest for found, _ in chosen)
     answer = wrapped(call, parts, identity, multipart=chosen[0][1].multipart)
-    answer.headers.append(caching(service))
+    let_cache(service, answer)
     return answer
 
 
@@ -89,6 +89,7 @@ def made_instance(service: Service, call: Call, ranges: Ranges, chosen: Chosen) 
     found, offer = chosen
     identity = (found.entry.digest, offer.content_type)
     if answer := unchanged(call, identity, multipart=offer.multipart):
+        let_cache(service, answer)
         return answer
     try:
         answer = _made_answer(service, call, chosen, identity)
@@ -97,7 +98,7 @@ def made_instance(service: Service, call: Call, ranges: Ranges, chosen: Chosen) 
         if fallback is None:
             raise
         return stored_instance(service, call, fallback)
-    answer.headers.append(caching(service))
+    let_cache(service, answer)
     return answer
 
 
@@ -158,7 +159,7 @@ def made_instances(
     answer = unchanged(call, identity, multipart=True)
     if answer is None:
         answer = streamed(call, DICOM, _parts(service, call, ranges, chosen), identity)
-        answer.headers.append(caching(service))
+    let_cache(service, answer)
     return answer
 
 
@@ -192,6 +193,7 @@ def made_frames(
     """
     identity = (found.entry.digest, call.params["frames"], offer.content_type)
     if answer := unchanged(call, identity, multipart=offer.multipart):
+        let_cache(service, answer)
         return answer
     target = offer.transfer_syntax or ""
     maker = transcoder(service)
@@ -206,9 +208,9 @@ def made_frames(
         first = next(made)
         lazily = (Part(offer.content_type, (data,)) for data in chain((first,), made))
         answer = streamed(call, offer.media_type, lazily, identity)
-        answer.headers.append(caching(service))
+        let_cache(service, answer)
         return answer
     parts = [Part(offer.content_type, (piece,)) for piece in pieces]
     answer = wrapped(call, parts, identity, multipart=offer.multipart)
-    answer.headers.append(caching(service))
+    let_cache(service, answer)
     return _worked_out(service, call, found, answer)

@@ -14,7 +14,7 @@ from wado.services.server.representations import (
     MAX_KEPT_PARTS,
     acceptable_to,
     basis_of,
-    caching,
+    let_cache,
     wrapped,
 )
 from wado.services.server.service import Service
@@ -115,7 +115,7 @@ def frames(service: Service, call: Call) -> Answer:
     identity = (found.entry.digest, call.params["frames"], offer.media_type)
     answer = wrapped(call, parts, identity, multipart=offer.multipart)
     answer.basis = basis_of(found) if len(numbers) <= MAX_KEPT_PARTS else None
-    answer.headers.append(caching(service))
+    let_cache(service, answer)
     return answer
 
 
