@@ -48,13 +48,18 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         # Those that are there, too: who made them may have died before they were flushed.
         for folder in dict.fromkeys((*missing, path, path.parent)):
-            descriptor = os.open(folder.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            flush_folder(folder.parent)
     except OSError as e:
         raise Unavailable(f"cannot make the folder {path}: {e.strerror}") from e
+
+
+def flush_folder(path: Path) -> None:
+    """Make durable the names of what is in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class WriteLock:
@@ -208,4 +213,4 @@ class SqliteFile:
         try:
             yield
         except sqlite3.Error as e:
-            raise Unavailable(f"{self.path}: {e}") from e
+            raise Unavailable(f"{self.path.name}: {e}") from e

@@ -44,7 +44,7 @@ from wado.errors import CannotUnderstand, InvalidUID, TooLarge, WadoError
 from wado.ports import Archive
 
 _WRITE_BYTES = 1 << 18
-_MAX_RASTER_BYTES = 256 << 20
+_MAX_RASTER_BYTES = 32 << 20
 """Longest file that is decoded: it is handed to a worker process whole."""
 _HEAD_BYTES = 1024
 _DOCUMENT = "00420011"

@@ -23,6 +23,7 @@ from wado.adapters.sqlite_file import (
     BUSY_TIMEOUT_MS,
     JOURNAL_SIZE_LIMIT_BYTES,
     WriteLock,
+    flush_folder,
     make_folder,
 )
 from wado.dicom.uids import SeriesRef
@@ -31,7 +32,7 @@ from wado.ports import Query, Row
 from wado.records import DicomStateMeta
 
 _PAGE = 1000
-_MAPPED_BYTES = 16 << 30
+_MAPPED_BYTES = 256 << 20
 """So much of the file is read where the system keeps it; copying pages takes as long as a search.
 It is memory that the system takes back when it needs it."""
 _STATE_FIELDS = (
@@ -83,6 +84,8 @@ class SqliteIndex:
         with self._write() as writer:
             if not texts_are_right(writer):
                 rebuild_texts(writer)
+        if durable:  # the names of files that this may have made
+            flush_folder(path.parent)
 
     def put(self, states: Sequence[DicomStateMeta], *, flush: bool = True) -> None:
         """Insert or update series, and their studies and patients, in one transaction."""
@@ -102,7 +105,7 @@ class SqliteIndex:
             try:
                 os.fdatasync(fd)
             except OSError as e:
-                raise Unavailable(f"{self._path}: {e.strerror or e}") from e
+                raise Unavailable(f"{self._path.name}: {e.strerror or e}") from e
             finally:
                 os.close(fd)
 
@@ -194,7 +197,7 @@ class SqliteIndex:
             yield
         except (SQLAlchemyError, sqlite3.Error) as e:
             cause = getattr(e, "orig", None) or e
-            raise Unavailable(f"{self._path}: {cause}") from e
+            raise Unavailable(f"{self._path.name}: {cause}") from e
 
 
 def _tenants_awaiting(connection: Connection) -> Iterator[str]:

@@ -20,8 +20,9 @@ _POLL_S = 0.1
 _MAX_CONNECTIONS = 8192
 _HEAD_TIMEOUT_S = 15.0
 """How long a head may take, and a connection may be idle."""
-_LINGER_S = 3.0
-"""How long requests in hand may take when we stop: what hangs is left behind."""
+_LINGER_S = 10.0
+"""How long requests in hand may take when we stop: what hangs is left behind. `wado up` waits for
+twice as long."""
 _SWITCH_INTERVAL_S = 0.0005
 """Requests give up the interpreter at each read; a busy thread must hand it back soon."""
 
@@ -79,8 +80,8 @@ def check_port(settings: ServerSettings, *, alone: bool = False) -> None:
 
 
 def _connections() -> int:
-    """How many connections there may be: half of the open files that the system lets us have."""
-    return min(_MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+    """How many connections there may be: each may take two of the open files that we may have."""
+    return min(_MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
 
 
 async def _serve(service: Service, stop: Event) -> None:

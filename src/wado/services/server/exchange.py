@@ -220,7 +220,9 @@ class Exchange:
         outflow = self._connection.outflow_now()
         assert outflow is not None, "asked by `can_send_now` before"
         head = self._head(status, headers, f"content-length: {length}\r\n")
-        left = outflow.send_at_once((head, *parts))
+        first = parts[0]
+        together = (head + first, *parts[1:]) if isinstance(first, bytes) else (head, *parts)
+        left = outflow.send_at_once(together)
         return outflow.send_parts(left) if left else None
 
     @property
