@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -96,12 +97,22 @@ _UID_OF = MappingProxyType({Level.STUDY: "study_instance_uid", Level.SERIES: "se
 
 def _columns(row: Row, wanted: frozenset[str]) -> dict[str, Any]:
     item = {}
-    for key in _COLUMNS:
-        if key.tag in wanted and key.tag not in REQUEST_KEYS and key.keyword in row:
-            value = row[key.keyword]
-            if value is not None or key.tag not in _IF_PRESENT:
-                item[key.tag] = element(key.vr, value)
+    for keyword, tag, vr in _columns_of(wanted):
+        if keyword in row:
+            value = row[keyword]
+            if value is not None or tag not in _IF_PRESENT:
+                item[tag] = element(vr, value)
     return item
+
+
+@lru_cache(maxsize=64)
+def _columns_of(wanted: frozenset[str]) -> tuple[tuple[str, str, str], ...]:
+    """Keyword, tag and VR of the columns that are wanted: the same for each row of an answer."""
+    return tuple(
+        (key.keyword, key.tag, key.vr)
+        for key in _COLUMNS
+        if key.tag in wanted and key.tag not in REQUEST_KEYS
+    )
 
 
 def _finished(item: dict[str, Any], retrieve_url: str) -> dict[str, Any]:
@@ -131,6 +142,8 @@ def element(vr: str, value: str | int | None) -> dict[str, Any]:
         return {"vr": vr}
     if isinstance(value, int):
         return {"vr": vr, "Value": [value if vr == "IS" else str(value)]}
+    if vr not in _SPECIAL and "\\" not in value:  # nearly all of a study list
+        return {"vr": vr, "Value": [value]}
     texts = value.split("\\")
     if vr == "PN":
         return {"vr": vr, "Value": [_person_name(text) if text else None for text in texts]}
@@ -139,10 +152,13 @@ def element(vr: str, value: str | int | None) -> dict[str, Any]:
     return {"vr": vr, "Value": [text or None for text in texts]}
 
 
+_SPECIAL = frozenset({"PN", "IS"})
 _INTEGER = re.compile(r"\s*[+-]?\d+\s*\Z")
 _GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 
 
 def _person_name(text: str) -> dict[str, str]:
+    if "=" not in text:
+        return {"Alphabetic": text}
     groups = zip(_GROUPS, text.split("="), strict=False)
     return {group: value for group, value in groups if value}

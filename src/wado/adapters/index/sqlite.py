@@ -32,7 +32,7 @@ from wado.ports import Query, Row
 from wado.records import DicomStateMeta
 
 _PAGE = 1000
-_MAPPED_BYTES = 256 << 20
+_MAPPED_BYTES = 16 << 30
 """So much of the file is read where the system keeps it; copying pages takes as long as a search.
 It is memory that the system takes back when it needs it."""
 _STATE_FIELDS = (
