@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Thread
 from typing import Any
 
@@ -38,6 +38,7 @@ from wado.records import (
 
 _MAX_APPENDS = 128
 """Journals appended at a time; each is an open file."""
+_LARGE_LINE_BYTES = 256 << 10
 _MAX_BYTES = 32 << 20
 """Metadata held at a time: a batch of large multi-frame objects is catalogued in several steps."""
 
@@ -50,6 +51,8 @@ class Catalogued:
     image: DicomImageMeta
     line: bytes
     """Its line of the journal."""
+    state: DicomStateMeta | None = None
+    """Its part in the state of the series, if reading the line again would take much memory."""
 
 
 def catalogue_batch(archive: Archive, journals: Journals, batch: Batch) -> int:
@@ -180,7 +183,10 @@ def read_instance(archive: Archive, meta: DicomStoreMeta) -> Catalogued:
         try:
             description = describe(read, meta.file_size)
             image = image_of(meta, description)
-            return Catalogued(meta, image, _line(meta, image, description))
+            line = _line(meta, image, description)
+            large = len(line) > _LARGE_LINE_BYTES
+            state = state_of(meta, description.metadata, 0) if large else None
+            return Catalogued(meta, image, line, state)
         except (WadoError, MemoryError):
             raise
         except OSError as e:
@@ -215,7 +221,7 @@ def catalogue(
             or entry.digest != i.meta.digest
         ]
         count = len(known) + len({i.meta.sop_instance_uid for i in group} - known.keys())
-        state = state_of(group[-1].meta, metadata_of(group[-1].line), count)
+        state = replace(_state(group[-1]), number_of_series_related_instances=count)
         states.append(state)
         messages.append(Message(Topic.DICOM_STATE, state.key, state.to_json()))
         messages += [Message(Topic.DICOM_IMAGE, i.image.key, i.image.to_json()) for i in group]
@@ -231,6 +237,10 @@ def catalogue(
         archive.index.flush,
     )
     return sum(data.count(b"\n") for data in appends.values())
+
+
+def _state(item: Catalogued) -> DicomStateMeta:
+    return item.state or state_of(item.meta, metadata_of(item.line), 0)
 
 
 def _append(archive: Archive, appends: Mapping[str, bytes]) -> None:
