@@ -75,6 +75,17 @@ def ask(*requests: bytes, application: Any = None) -> list[Response]:
     return talk(application or Echo(), client)
 
 
+def rest_of(sock: socket.socket) -> bytes:
+    """Read until the connection is closed, or cut."""
+    got = b""
+    try:
+        while data := sock.recv(65536):
+            got += data
+    except OSError:
+        pass
+    return got
+
+
 def raw(application: Any, *pieces: bytes, pause_s: float = 0.0, **limits: float) -> bytes:
     """Send bytes; all that comes back until the connection is closed."""
 
@@ -85,13 +96,7 @@ def raw(application: Any, *pieces: bytes, pause_s: float = 0.0, **limits: float)
             except OSError:
                 break
             time.sleep(pause_s)
-        got = b""
-        try:
-            while data := sock.recv(65536):
-                got += data
-        except OSError:
-            pass
-        return got
+        return rest_of(sock)
 
     return talk(application, client, **limits)
 
@@ -212,13 +217,7 @@ def test_a_client_that_reads_nothing_is_given_up(tmp_path: Path):
     def sleeper(sock: socket.socket) -> bytes:
         sock.sendall(b"GET /file" + HEAD + b"\r\n")
         time.sleep(0.5)
-        got = b""
-        try:
-            while data := sock.recv(65536):
-                got += data
-        except OSError:
-            pass
-        return got
+        return rest_of(sock)
 
     assert len(talk(Echo(tmp_path / "file"), sleeper, stall_timeout_s=0.1)) < LARGE
 
@@ -310,13 +309,7 @@ def test_nonsense_is_answered_or_closed_and_never_served(data: bytes):
     def client(sock: socket.socket) -> bytes:
         sock.sendall(data + b"\r\n\r\n\r\n\r\n")
         sock.shutdown(socket.SHUT_WR)
-        got = b""
-        try:
-            while piece := sock.recv(65536):
-                got += piece
-        except OSError:
-            pass
-        return got
+        return rest_of(sock)
 
     got = talk(echo, client)
     assert got == b"" or got.startswith(b"HTTP/1.1 ")

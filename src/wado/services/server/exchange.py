@@ -50,8 +50,6 @@ class Scope:
     __slots__ = (
         "client", "headers", "http_version", "method", "path", "query_string", "scheme", "server",
     )  # fmt: skip
-    proto: Final = "http"
-    authority: Final[str | None] = None
 
     def __init__(
         self, method: str, target: str, http_version: str, headers: dict[str, str], peers: Peers

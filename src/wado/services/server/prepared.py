@@ -50,7 +50,6 @@ class Key(NamedTuple):
     path: str
     query: str
     scheme: str
-    authority: str | None
     server: str
     headers: tuple[str | None, ...]
 
@@ -116,7 +115,6 @@ class PreparedAnswers:
             scope.path,
             scope.query_string,
             scope.scheme,
-            scope.authority,
             scope.server,
             tuple([get(name) for name in self._names]),  # a list first: twice as fast
         )
