@@ -8,6 +8,16 @@ packages=""
 have storescu || packages="$packages dcmtk"
 have chromium || have chromium-browser || have google-chrome || packages="$packages chromium"
 "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
+# What a distributed archive stands on. The tests and `make cluster` start their own processes of
+# these, on loopback and free ports; what Debian starts of them at installation is not used.
+have redis-server || packages="$packages redis-server"
+have nginx || packages="$packages nginx-light"
+[ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || packages="$packages libnginx-mod-stream"
+have java || packages="$packages openjdk-17-jre-headless"
+have mvn || packages="$packages maven"
+if ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
+    packages="$packages postgresql"
+fi
 [ -n "$packages" ] || exit 0
 
 if ! have apt-get; then

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import backing_services
 import real
 from service import RunningArchive, free_port
 from wado.ports import Archive
@@ -39,6 +40,21 @@ def manifest(corpus: Path) -> list[dict[str, str]]:
     """Rows of the corpus's MANIFEST.tsv; ``path`` is relative to the corpus."""
     with (corpus / "MANIFEST.tsv").open(newline="", encoding="utf-8") as f:
         return list(csv.DictReader(f, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the whole run, the same in every worker of xdist."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Stop the services that this run started; workers leave that to their controller."""
+    factory = getattr(session.config, "_tmp_path_factory", None)
+    if factory is not None and not hasattr(session.config, "workerinput"):
+        backing_services.stop_all(factory.getbasetemp())
 
 
 @pytest.fixture(name="free_port")

@@ -81,21 +81,26 @@ class DeadLetter:
 class MessageLog(Protocol):
     """A durable log of topics, read at least once by each group.
 
-    * `publish` is durable on return, for all messages or none of them.
+    * What `publish` took is durable on return.
     * Messages with the same key are delivered in the order in which `publish` returned.
     * Each group sees every message. A batch that was not committed (crash, exception) is
       delivered again, **with the same bounds**, so that a label made of them names the same rows.
     * At no time do two readers of one group hold batches of the same partition; when a reader
-      dies, another takes over.
+      dies, another takes over. (One that was frozen for longer than the log waits for it, wakes
+      up with a batch that another has by now: its `commit` raises Unavailable.)
     """
 
     def publish(self, messages: Iterable[Message]) -> None:
-        """Append messages; atomic and durable.
+        """Append messages; durable on return.
+
+        On one machine it is atomic. A log of several machines can't always know, when it fails,
+        what it took: who publishes says only things that may be said twice, or too much.
 
         Raises
         ------
         Unavailable
-            The log can't be written now (also: disk full); nothing was published.
+            The log can't be written now (also: disk full). It is not known that the messages were
+            published; none, some or all of them may be.
         """
         ...
 
