@@ -18,7 +18,8 @@ VIEWER_SOURCES := $(shell find viewer -type f -not -path '*/node_modules/*' -not
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup system-packages hooks check format test test-unit test-contract test-real \
-	test-fault test-browser conformance docs viewer up demo bench ci clean
+	test-fault test-browser conformance docs viewer up demo cluster chaos bench \
+	ci clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' \
@@ -86,6 +87,13 @@ up: setup ## one-machine archive on loopback, in the foreground
 
 demo: setup ## the same with a sample CT series; prints the viewer's address
 	@exec $(BIN)/python scripts/demo.py $(OPTIONS)
+
+cluster: setup ## the distributed profile on this machine: ROOT=DIR HTTP=HOST:PORT DIMSE=HOST:PORT
+	@exec $(BIN)/python scripts/cluster.py $(if $(ROOT),--root $(ROOT)) \
+		$(if $(HTTP),--http $(HTTP)) $(if $(DIMSE),--dimse $(DIMSE))
+
+chaos: setup ## senders at work while members of a cluster die: OPTIONS="--minutes 10 --seed 1"
+	@PYTHONPATH=scripts exec $(BIN)/python -m chaos $(OPTIONS)
 
 bench: setup ## the figures of docs/benchmarks.md
 	@exec $(BIN)/python scripts/bench.py $(OPTIONS)

@@ -69,6 +69,9 @@ def _table(fields: Any) -> Iterator[str]:
 
 def _kind(field: FieldInfo) -> str:
     choices = get_args(field.annotation)
+    if type(None) in choices:
+        (inner,) = (kind for kind in choices if kind is not type(None))
+        return f"{_kind(FieldInfo(annotation=inner))} or none"
     if choices and all(isinstance(choice, str) for choice in choices):
         return " or ".join(f"`{choice}`" for choice in choices)
     name = str(getattr(field.annotation, "__name__", field.annotation))
@@ -91,8 +94,10 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
         return "**required**"
+    if value is None:
+        return "none"
     text = str(value) if isinstance(value, Path) else value
-    return f"`{json.dumps(text, ensure_ascii=False)}`"
+    return f"`{json.dumps(text, ensure_ascii=False, default=str)}`"
 
 
 def _cell(text: str) -> str:

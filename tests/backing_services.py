@@ -19,6 +19,8 @@ from backing.program import Program
 _STOP_GRACE_S = 20.0
 Start = Callable[[Path], tuple[Sequence[Program], dict[str, Any]]]
 """Gets a folder; gives programs to run, and what their users need to know (as JSON)."""
+_STARTED: list[Program] = []
+"""Kept, or Python would complain of each child that nobody waited for."""
 
 
 @contextmanager
@@ -55,6 +57,7 @@ def shared(run_folder: Path, name: str, start: Start) -> dict[str, Any]:
             for program in programs:
                 program.kill()
             raise
+        _STARTED.extend(programs)
         record.write_text(json.dumps({"pids": [p.pid for p in programs], "values": values}))
         return values
 
@@ -75,6 +78,9 @@ def stop_all(run_folder: Path) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
+    for program in _STARTED:
+        if program.process is not None:
+            program.process.poll()
 
 
 def _runs(pid: int) -> bool:

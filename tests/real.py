@@ -33,14 +33,24 @@ def _viewer() -> Path | None:
     return page.parent if page.is_file() else None
 
 
+def _postgresql() -> Path | None:
+    from backing import postgresql  # noqa: PLC0415  # its driver is an extra of ours
+
+    return postgresql.programs()
+
+
 _FIND: dict[str, Callable[[], Path | None]] = {
     "dcmtk": _program("storescu"),
     "chromium": _program("chromium", "chromium-browser", "google-chrome"),
     "nginx": _program("nginx"),
+    "redis": _program("redis-server"),
     "orthanc": _program("Orthanc"),
+    "java": _program("java"),
+    "mvn": _program("mvn"),
     "wrk": _program("wrk"),
     "corpus": _corpus,
     "viewer": _viewer,
+    "postgresql": _postgresql,
 }
 
 

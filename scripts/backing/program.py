@@ -42,7 +42,8 @@ class Program:
     """One process to run: how to start it, and how to know that it answers.
 
     `folder` takes its output (``<name>.log``); it and all that it starts are one session, so that
-    nothing stays behind.
+    nothing stays behind. One that `dies_with_parent` gets its stop signal when the process that
+    started it is no more.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Program:
     environment: Mapping[str, str] = field(default_factory=dict)
     stop_signal: int = signal.SIGTERM
     start_within_s: float = 60.0
+    dies_with_parent: bool = False
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -74,9 +76,11 @@ class Program:
     def start(self) -> None:
         """Start the process; does not wait until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        signal_name = signal.Signals(self.stop_signal).name.removeprefix("SIG")
+        parent = ["setpriv", "--pdeathsig", signal_name, "--"] if self.dies_with_parent else []
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                list(self.arguments),
+                [*parent, *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -31,6 +31,8 @@ deleted_app = typer.Typer(
     help="Instances that were deleted and can be restored.", no_args_is_help=True
 )
 app.add_typer(deleted_app, name="deleted")
+deploy_app = typer.Typer(help="Configurations of what runs beside us.", no_args_is_help=True)
+app.add_typer(deploy_app, name="deploy")
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -55,6 +57,7 @@ def _options(ctx: typer.Context, config: Config = None) -> None:
         }
         given["dlq"] = {name: {"config": config} for name in ("list", "replay")}
         given["deleted"] = {"list": {"config": config}}
+        given["deploy"] = {"nginx": {"config": config}}
         ctx.default_map = given
 
 
@@ -136,7 +139,7 @@ def _settings(
 
 def _existing(settings: Settings) -> Settings:
     """Refuse to care for an archive that is not there (a slip in --root), or one would be made."""
-    if not settings.storage.root.is_dir():
+    if not settings.storage.url and not settings.storage.root.is_dir():
         raise FileNotFoundError(f"there is no archive at {settings.storage.root}")
     return settings
 
@@ -160,7 +163,7 @@ def up(
     config: Config = None,
 ) -> None:
     """Run the whole archive on this machine, in the foreground."""
-    from wado.supervisor import RunLock, Supervisor, services  # noqa: PLC0415 - slow to load
+    from wado.supervisor import RunLock, Supervisor, run_folder, services  # noqa: PLC0415 - slow to load
 
     settings = _settings(config, root, http, dimse, aet)
     began = time.monotonic()
@@ -173,7 +176,7 @@ def up(
             f"  root {settings.storage.root}  ({seconds:.1f} s)"
         )
 
-    with RunLock(settings.storage.root, "wado up"):
+    with RunLock(run_folder(settings), "wado up"):
         supervisor = Supervisor(settings, services(settings), err.print, ready)
         supervisor.run()
     out.print("stopped")
@@ -254,6 +257,21 @@ def echo(
 
 
 @app.command()
+def init(
+    root: Root = None,
+    config: Config = None,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for services that do not answer yet.")
+    ] = 0.0,
+) -> None:
+    """Make topics, tables and folders, where absent; exit code 1 if some could not be made."""
+    from wado.cli_tools import prepare_with_report  # noqa: PLC0415
+
+    if not prepare_with_report(_settings(config, root), wait_s=wait, out=out, err=err):
+        sys.exit(1)
+
+
+@app.command()
 def check(
     root: Root = None,
     config: Config = None,
@@ -272,11 +290,18 @@ def check(
 
 
 @app.command()
-def reindex(root: Root = None, config: Config = None) -> None:
+def reindex(
+    root: Root = None,
+    config: Config = None,
+    stopped: Annotated[
+        bool, typer.Option("--stopped", help="All services are stopped, on all machines.")
+    ] = False,
+) -> None:
     """Rebuild index, metadata and warehouse from the files alone; the archive must be stopped."""
     from wado.cli_tools import reindex_with_progress  # noqa: PLC0415
 
-    reindex_with_progress(_existing(_settings(config, root)), out=out, err=err)
+    settings = _existing(_settings(config, root))
+    reindex_with_progress(settings, stopped=stopped, out=out, err=err)
 
 
 @app.command()
@@ -298,11 +323,16 @@ def synthesize(
 
 
 @app.command()
-def status(root: Root = None, config: Config = None) -> None:
-    """Show what the archive holds, what waits, and what runs."""
+def status(
+    root: Root = None,
+    config: Config = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Don't count what is stored.")] = False,
+) -> None:
+    """Show what answers, waits, runs and is stored; exit code 1 if not all answer."""
     from wado.cli_tools import show_status  # noqa: PLC0415
 
-    show_status(_existing(_settings(config, root)), out=out)
+    if not show_status(_existing(_settings(config, root)), quick=quick, out=out):
+        sys.exit(1)
 
 
 @app.command()
@@ -352,3 +382,20 @@ def dlq_replay(
     from wado.cli_tools import replay_dead_letters  # noqa: PLC0415
 
     replay_dead_letters(_existing(_settings(config, root)), topic, out=out)
+
+
+@deploy_app.command("nginx")
+def deploy_nginx(
+    config: Config = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="File to write; default: standard output.")
+    ] = None,
+) -> None:
+    """Write the configuration of nginx, which stands before several servers and receivers."""
+    from wado.nginx import nginx_configuration  # noqa: PLC0415
+
+    text = nginx_configuration(_settings(config))
+    if to is None:
+        typer.echo(text, nl=False)
+    else:
+        to.write_text(text, encoding="utf-8")

@@ -2,10 +2,10 @@
 
 import json
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,36 +21,32 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table as TextTable
+from rich.text import Text
 
 from wado.archive.check import Report
 from wado.archive.check import check as check_archive
 from wado.archive.delete import Ref
 from wado.archive.grace import deleted_series, restore
+from wado.archive.health import GROUPS, MOST_COUNTED, Snapshot, Watch
 from wado.archive.reindex import Rebuilt
 from wado.archive.reindex import reindex as reindex_archive
 from wado.archive.synthesize import manifest as list_of_studies
 from wado.archive.synthesize import synthesize as synthesize_archive
-from wado.bootstrap import open_archive
+from wado.bootstrap import open_archive, prepare_archive
 from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef, validate_tenant_id
 from wado.errors import InvalidRequest
 from wado.ports import Archive
+from wado.profile import default_urls
 from wado.records import Topic
 from wado.settings import Settings
-from wado.supervisor import RunLock
+from wado.supervisor import RunLock, run_folder
+from wado.urls import shown
 
 _SHOWN = 50
 _SETTLE_S = 30.0
+_STATUS_S = 15.0
 _ON_ITS_WAY_S = 2.0
 """How long what was stored may need until it is announced."""
-GROUPS = {
-    Topic.STORAGE: "wado-consumer",
-    Topic.LOG: "wado-warehouse",
-    Topic.DICOM_STATE: "wado-warehouse",
-    Topic.DICOM_IMAGE: "wado-warehouse",
-    Topic.COMMITMENT: "wado-commitment",
-    Topic.WEBAPI_ACCESS: "wado-warehouse",
-}
-"""Who reads a topic."""
 
 
 def send_with_progress(
@@ -100,6 +96,29 @@ def send_with_progress(
         for reason, found in summary.grouped(items):
             out.print(f"  {title}: {len(found)} x {reason} (e.g. {found[0]})", markup=False)
     return not summary.failures
+
+
+def prepare_with_report(settings: Settings, *, wait_s: float, out: Console, err: Console) -> bool:
+    """Prepare each port, and print what was done; whether all could be prepared."""
+    failed = []
+    for prepared in prepare_archive(settings, wait_s=wait_s):
+        out.print(f"{prepared.port}: {prepared.url}", markup=False)
+        for line in prepared.done:
+            out.print(f"  {line}", markup=False)
+        if prepared.failure is not None:
+            failed.append(prepared)
+            err.print(f"  not prepared: {prepared.failure}", markup=False)
+    if failed:
+        names = ", ".join(p.port for p in failed)
+        err.print(
+            f"wado: not prepared: {names}. What is done stays; mend that, and run `wado init` "
+            "again (`--wait SECONDS` waits for services that are still starting)"
+        )
+    elif settings.profile == "embedded":
+        out.print("nothing else is needed: `wado up` makes the rest as it goes")
+    else:
+        out.print("all is prepared")
+    return not failed
 
 
 def check_with_progress(
@@ -157,10 +176,21 @@ def settle(archive: Archive, seconds: float) -> int:
         time.sleep(1.5)
 
 
-def reindex_with_progress(settings: Settings, *, out: Console, err: Console) -> None:
-    """Rebuild, drawing progress."""
+def reindex_with_progress(settings: Settings, *, stopped: bool, out: Console, err: Console) -> None:
+    """Rebuild, drawing progress.
+
+    Raises
+    ------
+    InvalidRequest
+        Services may run on other machines, and nobody said that they are stopped.
+    """
+    if settings.profile == "distributed" and not stopped:
+        raise InvalidRequest(
+            "wado reindex can't see what runs on other machines: stop all services there "
+            "(storescp, server, consumer, webworker), then say so with --stopped"
+        )
     with (
-        RunLock(settings.storage.root, "wado reindex"),
+        RunLock(settings.storage.root / "run", "wado reindex"),
         open_archive(settings) as archive,
         _counting(err, "rebuilding") as update,
     ):
@@ -188,7 +218,7 @@ def synthesize_with_progress(
         console=err,
         disable=not err.is_terminal,
     )
-    with RunLock(settings.storage.root, "wado synthesize"), open_archive(settings) as archive, bar:
+    with RunLock(run_folder(settings), "wado synthesize"), open_archive(settings) as archive, bar:
         task = bar.add_task("making studies", total=len(numbers))
         synthesize_archive(
             archive,
@@ -224,35 +254,71 @@ def _counting(err: Console, what: str) -> Iterator[Any]:
         yield update
 
 
-def show_status(settings: Settings, *, out: Console) -> None:
-    """Print what the archive holds, what waits, and what runs."""
+def show_status(settings: Settings, *, quick: bool, out: Console) -> bool:
+    """Print what answers, what waits, what runs and what the archive holds; whether all answer."""
     with open_archive(settings) as archive:
-        tenants: Counter[str] = Counter()
-        instances: Counter[str] = Counter()
-        studies: dict[str, set[str]] = {}
-        for state in archive.index.all_series():
-            tenants[state.tenant_id] += 1
-            instances[state.tenant_id] += state.number_of_series_related_instances
-            studies.setdefault(state.tenant_id, set()).add(state.study_instance_uid)
-        table = TextTable("tenant", "studies", "series", "instances", box=None)
-        for tenant in sorted(tenants):
-            table.add_row(
-                tenant, str(len(studies[tenant])), str(tenants[tenant]), str(instances[tenant])
-            )
-        out.print(table if tenants else "The archive is empty.")
-        queues = TextTable("topic", "waiting", "dead letters", box=None)
-        for topic, group in GROUPS.items():
-            dead = sum(1 for _ in archive.log.dead_letters(topic))
-            queues.add_row(topic, str(archive.log.lag(topic, group)), str(dead))
-        out.print(queues)
-    pids = settings.storage.root / "run" / "services.json"
+        found = Watch(archive, limit_s=_STATUS_S).look()
+        _show_services(settings, found, out)
+        _show_queues(found, out)
+        _show_processes(settings, out)
+        if not quick and found.ports["index"].answered:
+            _show_tenants(archive, out)
+    return all(port.answered for port in found.ports.values())
+
+
+def _show_services(settings: Settings, found: Snapshot, out: Console) -> None:
+    services = TextTable("service", "at", "answers", box=None)
+    for port, url in default_urls(settings).items():
+        port_found = found.ports.get(port)
+        if port_found is None:
+            answers = "not asked: one process at a time"
+        elif port_found.answered:
+            answers = f"in {port_found.seconds * 1000:.0f} ms"
+        else:
+            answers = f"NO: {port_found.reason}"
+        services.add_row(port, Text(shown(url), overflow="fold"), Text(answers))
+    out.print(services)
+
+
+def _show_queues(found: Snapshot, out: Console) -> None:
+    queues = TextTable("topic", "waiting", "dead letters", "read by", box=None)
+    for queue in found.queues:
+        lag = "unknown" if queue.lag is None else str(queue.lag)
+        queues.add_row(queue.topic, lag, _counted(queue.dead_letters), queue.group)
+    out.print(queues)
+    out.print(f"series awaiting description: {_counted(found.awaiting_description)}")
+
+
+def _counted(value: int | None) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value} or more" if value == MOST_COUNTED else str(value)
+
+
+def _show_processes(settings: Settings, out: Console) -> None:
+    pids = run_folder(settings) / "services.json"
     listed = json.loads(pids.read_text()) if pids.is_file() else {}
     # The list outlives a supervisor that was killed.
     running = {name: pid for name, pid in listed.items() if Path(f"/proc/{pid}").exists()}
     if running:
         out.print("running: " + ", ".join(f"{name} (pid {pid})" for name, pid in running.items()))
     else:
-        out.print("not running by `wado up`")
+        out.print("not running by `wado up`" + (" here" if settings.profile != "embedded" else ""))
+
+
+def _show_tenants(archive: Archive, out: Console) -> None:
+    """Count what the index holds, row by row: in a large archive that takes its time."""
+    table = TextTable("tenant", "studies", "series", "instances", box=None)
+    for tenant, states in groupby(archive.index.all_series(), key=lambda s: s.tenant_id):
+        studies = series = instances = 0
+        last = ""
+        for state in states:  # in order of the keys
+            series += 1
+            instances += state.number_of_series_related_instances
+            studies += state.study_instance_uid != last
+            last = state.study_instance_uid
+        table.add_row(tenant, str(studies), str(series), str(instances))
+    out.print(table if table.row_count else "The archive is empty.")
 
 
 def list_dead_letters(settings: Settings, *, out: Console) -> None:

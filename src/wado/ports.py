@@ -220,7 +220,8 @@ class Warehouse(Protocol):
     def load(self, table: Table, rows: Sequence[bytes], label: str) -> bool:
         """Load rows (one JSON object each), all or none; False if the label was loaded before.
 
-        Tables with a unique key keep the last row of a key.
+        Tables with a unique key keep the last row of a key. Of a batch too large for one load,
+        parts may be there before the others, until the same label was sent with success.
 
         Raises
         ------
@@ -232,11 +233,23 @@ class Warehouse(Protocol):
         ...
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        """Run a read-only query of our own making; ``?`` stands for a parameter."""
+        """Run a read-only query of our own making; ``?`` stands for a parameter.
+
+        Times are ISO 8601 in UTC with microseconds, in rows and in parameters.
+
+        Raises
+        ------
+        InvalidRequest, Unavailable
+            It is not a query, or it can't be answered.
+        """
         ...
 
-    def delete(self, series: SeriesRef, sop_instance_uids: Sequence[str]) -> None:
-        """Remove instances from `dicom_image_meta`; what was received stays on record."""
+    def delete(self, series: SeriesRef, sop_instance_uids: Sequence[str], label: str = "") -> None:
+        """Remove instances from `dicom_image_meta`; what was received stays on record.
+
+        Under a label it is done once, as a load is: a reader that was frozen, and wakes up when
+        another has gone on, takes away nothing that came since.
+        """
         ...
 
     def clear(self, table: Table) -> None:
@@ -317,8 +330,12 @@ class InstanceStore(Protocol):
         """
         ...
 
-    def open(self, path: str) -> BinaryIO:
-        """Open a file, document or journal for reading (seekable). Raises NotFound."""
+    def open(self, path: str, *, ahead: tuple[int, int] | None = None) -> BinaryIO:
+        """Open a file, document or journal for reading (seekable). Raises NotFound.
+
+        `ahead` is the offset and length of what will be read first, for stores that are asked
+        over a network: it may come with the answer whether the file is there.
+        """
         ...
 
     def local_path(self, path: str) -> Path | None:
@@ -385,7 +402,16 @@ class InstanceStore(Protocol):
 
 
 class Cache(Protocol):
-    """May forget at any time; never the only copy."""
+    """May forget at any time; never the only copy.
+
+    None of its methods fails when it is away, except `check`: nothing is found then, and nothing
+    kept. Who relies on `delete` gives values a short life, or names them by a version: a value
+    that could not be deleted is found again when the cache is back.
+    """
+
+    def check(self) -> None:
+        """Raise Unavailable if it does not answer now."""
+        ...
 
     def close(self) -> None:
         """Let go of memory and connections."""
@@ -404,13 +430,20 @@ class Cache(Protocol):
         ...
 
     def lock(self, key: str, *, ttl_s: float) -> AbstractContextManager[bool]:
-        """Try to hold a lock for at most `ttl_s` seconds; yields whether it is held."""
+        """Try to hold a lock for at most `ttl_s` seconds; yields whether it is held.
+
+        It spares double work, and guards nothing: granted to all when the cache is away, and
+        possibly another's before the work is done.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """The five ports, and the values that the core needs: the whole dependency injection."""
+    """The five ports, and the values that the core needs: the whole dependency injection.
+
+    `services_are_shared` says that several machines use the services behind the ports.
+    """
 
     log: MessageLog
     index: Index
@@ -420,6 +453,7 @@ class Archive:
     replace_duplicates: bool = False
     refuse_unknown_sop_classes: bool = True
     commitments_keep_s: float = 30 * 86400.0
+    services_are_shared: bool = False
 
 
 __all__ = [

@@ -3,6 +3,7 @@
 Read from the environment (``WADO_STORAGE__DURABILITY=os``) over one TOML file (``wado.toml``).
 """
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,10 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from wado.nginx_settings import NginxSettings
+
 Port = Annotated[int, Field(ge=0, le=65535)]
+Network = IPv4Network | IPv6Network
 
 
 class _Section(BaseModel):
@@ -25,6 +29,42 @@ class StorageSettings(_Section):
     """Where the files are, and how safe."""
 
     root: Path = Field(Path("data"), description="Folder below which everything is written.")
+    url: str = Field(
+        "",
+        description="Where the images are: `s3://bucket/prefix`, or a shared folder "
+        "(`file:///archive`). Empty: files below `root`.",
+    )
+    s3_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://[^\s/?#@]+/?)?$",
+        description="Address of S3 (`https://s3.example.org`); empty: that of AWS, or "
+        "`AWS_ENDPOINT_URL`.",
+    )
+    s3_region: str = Field("", description="Region; empty: `AWS_REGION`, or us-east-1.")
+    s3_path_style: bool = Field(
+        default=True, description="The bucket stands in the path of addresses, else in the host."
+    )
+    s3_allow_http: bool = Field(
+        default=False, description="Speak to S3 without TLS too: anybody may read and change it."
+    )
+    s3_access_key_id_file: Path | None = Field(
+        None, description="File that holds the access key id; none: the usual `AWS_…` variables."
+    )
+    s3_secret_access_key_file: Path | None = Field(
+        None, description="File that holds the secret access key."
+    )
+    s3_ca_file: Path | None = Field(
+        None, description="Authorities (PEM) that are trusted beside the system's, for S3."
+    )
+    s3_timeout_s: float = Field(
+        10.0, ge=1, le=300, description="Seconds within which S3 must answer a request."
+    )
+    s3_conditional_copy: str = Field(
+        "multipart",
+        pattern=r"^(multipart|header(-with-status)?:[^\s]+)$",
+        description="How S3 copies only to where nothing is: `multipart`, or the header of those "
+        "that have one (`header:cf-copy-destination-if-none-match:*`).",
+    )
     durability: Literal["fsync", "os"] = Field(
         "fsync",
         description="`fsync`: success is answered once the disk has the file; "
@@ -56,29 +96,163 @@ class StorageSettings(_Section):
 class LogSettings(_Section):
     """The message log."""
 
-    url: str = Field("", description="Empty: `sqlite:///<root>/log`.")
-    partitions: int = Field(1, ge=1, description="Partitions of each topic, set when it is made.")
+    url: str = Field(
+        "",
+        description="Empty: `sqlite:///<root>/log`. Or Kafka: "
+        "`kafka://[USER:PASSWORD@]HOST:PORT,HOST:PORT[/PREFIX]`; archives that share a cluster "
+        "need different prefixes of topics and groups.",
+    )
+    partitions: int = Field(
+        0,
+        ge=0,
+        description="Partitions of each topic, set when it is made. 0: 1 in SQLite, 12 in Kafka.",
+    )
     retention_s: float = Field(
         3600.0, ge=0, description="Seconds for which messages are kept that everyone has read."
+    )
+    replication_factor: int = Field(
+        3, ge=1, description="Brokers of Kafka that have each message, set when a topic is made."
+    )
+    min_in_sync_replicas: int = Field(
+        2,
+        ge=1,
+        description="Brokers of Kafka that must have a message before it counts as published, set "
+        "when a topic is made.",
+    )
+    publish_timeout_s: float = Field(
+        10.0,
+        gt=0,
+        le=120,
+        description="Seconds after which a message that Kafka did not take is given up; when no "
+        "broker answers at all, that takes 3 seconds at most.",
+    )
+    session_timeout_s: float = Field(
+        8.0,
+        ge=1,
+        le=300,
+        description="Seconds after which a reader that Kafka does not hear of loses its "
+        "partitions to others.",
+    )
+    security: Literal["plaintext", "tls", "sasl", "sasl_tls"] = Field(
+        "plaintext", description="How Kafka is reached: TLS or not, with SASL or without."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="How user and password of `url` are shown to Kafka."
+    )
+    password_file: Path | None = Field(
+        None, description="File with the password of Kafka, in place of one in `url`."
+    )
+    ca_file: Path | None = Field(
+        None, description="Certificates (PEM) that sign those of Kafka; none: those of the system."
+    )
+    certificate_file: Path | None = Field(
+        None, description="Our certificate (PEM), where Kafka asks for one."
+    )
+    key_file: Path | None = Field(None, description="Key of our certificate (PEM).")
+    client_options: dict[str, str] = Field(
+        default_factory=dict,
+        description="Further options of librdkafka for each client; they win over ours.",
     )
 
 
 class IndexSettings(_Section):
     """The index of patients, studies and series."""
 
-    url: str = Field("", description="Empty: `sqlite:///<root>/index/index.sqlite`.")
+    url: str = Field(
+        "",
+        description="Empty: `sqlite:///<root>/index/index.sqlite`. Or PostgreSQL: "
+        "`postgresql://ROLE@HOST:PORT/DATABASE`.",
+    )
+    password_file: Path | None = Field(
+        None, description="File with the password of PostgreSQL, in place of one in `url`."
+    )
+    owner_url: str = Field(
+        "",
+        description="How `wado init` reaches PostgreSQL, as the owner of the tables; empty: `url`, "
+        "whose role row-level security then does not bind.",
+    )
+    owner_password_file: Path | None = Field(
+        None, description="File with the password of the owner, in place of one in `owner_url`."
+    )
+    timeout_s: float = Field(
+        4.0,
+        ge=1,
+        le=600,
+        description="Seconds to wait for PostgreSQL: for a connection, and for each answer.",
+    )
+    max_connections: int = Field(
+        8, ge=1, description="Most connections of a process to PostgreSQL."
+    )
 
 
 class WarehouseSettings(_Section):
     """The warehouse of object, state and image records, access log and transcode log."""
 
-    url: str = Field("", description="Empty: `duckdb:///<root>/warehouse/warehouse.duckdb`.")
+    url: str = Field(
+        "",
+        description="Empty: `duckdb:///<root>/warehouse/warehouse.duckdb`. Or Apache Doris: "
+        "`doris://USER@FE-1:9030,FE-2:9030/DATABASE`.",
+    )
+    password_file: Path | None = Field(
+        None, description="File with the password of Doris, in place of one in `url`."
+    )
+    http_url: str = Field(
+        "",
+        description="Frontends of Doris for Stream Load, separated by commas "
+        "(`http://FE-1:8030,http://FE-2:8030`), tried in turn; empty: port 8030 of the hosts "
+        "of `url`.",
+    )
+    label_prefix: str = Field(
+        "wado",
+        pattern=r"^[A-Za-z0-9_-]{1,32}$",
+        description="Begins the labels of loads into Doris; another one for a message log that is "
+        "made anew within the days for which Doris knows labels.",
+    )
+    replicas: int = Field(
+        3, ge=1, description="Replicas of each table in Doris, set when it is made."
+    )
+    image_buckets: int = Field(
+        32, ge=1, description="Buckets of `dicom_image_meta` in Doris, set when it is made."
+    )
+    buckets: int = Field(
+        4,
+        ge=1,
+        description="Buckets of the other tables (of each month, where they have partitions) in "
+        "Doris, set when they are made.",
+    )
+    connect_timeout_s: float = Field(
+        3.0, gt=0, description="Seconds to wait for a connection to Doris."
+    )
+    query_timeout_s: float = Field(30.0, gt=0, description="Seconds a query of Doris may take.")
+    load_timeout_s: float = Field(60.0, gt=0, description="Seconds a load into Doris may take.")
+    connections: int = Field(
+        4, ge=1, description="Most connections for queries of Doris, in each process."
+    )
 
 
 class CacheSettings(_Section):
     """The cache."""
 
-    url: str = Field("memory://", description="`memory://`: within each process.")
+    url: str = Field(
+        "memory://",
+        description="`memory://`: within each process. Or Redis: `redis://HOST:PORT/DB`, "
+        "`rediss://` (TLS), `unix:///PATH?db=DB`.",
+    )
+    password_file: Path | None = Field(
+        None, description="File with the password of Redis, in place of one in `url`."
+    )
+    ca_file: Path | None = Field(
+        None, description="Certificates (PEM) that sign that of Redis; none: those of the system."
+    )
+    prefix: str = Field(
+        "wado",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="Begins each key in Redis; archives that share one need different ones.",
+    )
+    timeout_s: float = Field(
+        0.2, gt=0, le=10, description="Seconds after which we go on without an answer of Redis."
+    )
+    max_connections: int = Field(16, ge=1, description="Most connections of a process to Redis.")
     max_bytes: int = Field(64 << 20, ge=0, description="Limit of the cache in memory, in bytes.")
 
 
@@ -111,6 +285,23 @@ class StorescpSettings(_Section):
     idle_timeout_s: float = Field(
         600.0, gt=0, description="Seconds without a message after which we abort."
     )
+    proxy_protocol_from: tuple[Network, ...] = Field(
+        (),
+        description="Networks of proxies (`10.0.0.0/8`) that begin each connection with a PROXY "
+        "header, version 1 or 2, which names the sender: from these it must come, from all others "
+        "it is refused.",
+    )
+    tls_certificate: str = Field(
+        "", description="File of our certificate and its chain (PEM): TLS only; empty: no TLS."
+    )
+    tls_certificate_key: str = Field(
+        "", description="File of the certificate's private key (PEM); empty: in the same."
+    )
+    tls_client_ca: str = Field(
+        "",
+        description="File of the authorities (PEM) of which peers need a certificate; empty: they "
+        "need none.",
+    )
 
 
 class ServerSettings(_Section):
@@ -130,6 +321,17 @@ class ServerSettings(_Section):
         pattern=r"^(/[A-Za-z0-9._~-]+)*/?$",
         description="Path before ours in requests (`/pacs`), where a proxy does not cut it off; "
         "empty: that of `public_url`.",
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128")),
+        description="Networks of proxies whose `Forwarded` and `X-Forwarded-…` headers are "
+        "believed; those of all others are passed over.",
+    )
+    x_accel_location: str = Field(
+        "",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        description="Internal location of nginx (`/_files`) below which it has the storage root: "
+        "whole files are left to it, for trusted proxies that ask so; empty: sent by us.",
     )
     cors_origins: tuple[str, ...] = Field(
         ("*",),
@@ -205,6 +407,13 @@ class ConsumerSettings(_Section):
     load_interval_s: float = Field(
         2.0, ge=0, description="Seconds between loads of the warehouse, so that they are large."
     )
+    load_tables: tuple[
+        Literal["dicom_object_meta", "dicom_state_meta", "dicom_image_meta", "wado_access_log"], ...
+    ] = Field(
+        ("dicom_object_meta", "dicom_state_meta", "dicom_image_meta", "wado_access_log"),
+        description="Tables of the warehouse that the consumer loads; not those that Doris reads "
+        "from Kafka by itself (Routine Load).",
+    )
 
 
 class WebworkerSettings(_Section):
@@ -213,6 +422,22 @@ class WebworkerSettings(_Section):
     interval_s: float = Field(1.0, gt=0, description="Seconds between looks for changed series.")
     quiet_s: float = Field(
         2.0, ge=0, description="Seconds for which a series must rest before it is described."
+    )
+
+
+class TelemetrySettings(_Section):
+    """Health and metrics of services that have no web server of their own."""
+
+    host: str = Field("127.0.0.1", description="Address to listen at.")
+    port: Port = Field(
+        0,
+        description="TCP port of `/livez`, `/readyz` and `/metrics` of `wado storescp`, "
+        "`consumer`, `webworker` and `up`; 0: none. Services on one machine need different ones.",
+    )
+    stuck_after_s: float = Field(
+        300.0,
+        gt=0,
+        description="Seconds at one batch, load or flush after which a process is not alive.",
     )
 
 
@@ -238,6 +463,8 @@ class Settings(BaseSettings):
     server: ServerSettings = ServerSettings()
     consumer: ConsumerSettings = ConsumerSettings()
     webworker: WebworkerSettings = WebworkerSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    nginx: NginxSettings = NginxSettings()
 
 
 def load_settings(config: Path | None = None, **overrides: dict[str, Any]) -> Settings:

@@ -20,9 +20,12 @@ from threading import Event
 from types import FrameType
 from typing import Any, Self
 
+from wado import vitals
+from wado.archive.health import NEEDED, RECEPTION
 from wado.bootstrap import open_archive
 from wado.errors import InvalidRequest, Unavailable, WadoError
 from wado.ports import Archive
+from wado.profile import warnings
 from wado.settings import Settings
 from wado.telemetry import configure_logging, get_logger
 
@@ -52,6 +55,8 @@ class Service:
     delay_s: float = _FIRST_RESTART_DELAY_S
     restart_at_s: float = 0.0
     quick_deaths: int = 0
+    row: "memoryview[float] | None" = None
+    """Where it counts."""
 
 
 def run_until_signalled(body: Body) -> None:
@@ -88,11 +93,18 @@ def services(settings: Settings, kind: str | None = None) -> list[Service]:
         "consumer": 1,
         "webworker": 1,
     }
+    for warning in warnings(settings):
+        _log.warning(warning)
     found = []
     for name, count in counts.items():
         if kind in (None, name):
             body = _BODIES[name](settings)
             found += [Service(f"{name}-{n + 1}", body) for n in range(count)]
+    board = vitals.Board([service.name for service in found])
+    for service in found:
+        service.row = board.row(service.name)
+    if settings.telemetry.port:
+        found.append(Service("monitor-1", monitor_body(settings, board, kind)))
     return found
 
 
@@ -185,6 +197,27 @@ def webworker_body(settings: Settings) -> Body:
     return with_archive(settings, run)
 
 
+def monitor_body(settings: Settings, board: vitals.Board, kind: str | None) -> Body:
+    """What watches the others, and answers for them."""
+    from wado.services import monitor  # noqa: PLC0415
+
+    listener = monitor.bound(settings.telemetry)
+
+    def run(archive: Archive, stop: Event) -> None:
+        monitor.run(
+            archive,
+            settings.telemetry,
+            stop,
+            board=board,
+            listener=listener,
+            needed=_NEEDED.get(kind or "", NEEDED),
+        )
+
+    return with_archive(settings, run)
+
+
+_NEEDED = {"storescp": RECEPTION, "webworker": NEEDED - {"log"}}
+"""Ports that a service needs, where it can do without some."""
 _BODIES: dict[str, Callable[[Settings], Body]] = {
     "storescp": storescp_body,
     "server": server_body,
@@ -193,11 +226,17 @@ _BODIES: dict[str, Callable[[Settings], Body]] = {
 }
 
 
-class RunLock:
-    """Holds ``run/lock`` below the root while an archive runs, or is rebuilt."""
+def run_folder(settings: Settings) -> Path:
+    """Folder of what `wado up` writes for its own use: one for each machine of a shared root."""
+    folder = settings.storage.root / "run"
+    return folder / socket.gethostname() if settings.profile == "distributed" else folder
 
-    def __init__(self, root: Path, purpose: str) -> None:
-        self._path = root / "run" / "lock"
+
+class RunLock:
+    """Holds the file ``lock`` in a folder while an archive runs, or is rebuilt."""
+
+    def __init__(self, folder: Path, purpose: str) -> None:
+        self._path = folder / "lock"
         self._purpose = purpose
         self._fd = -1
 
@@ -212,7 +251,7 @@ class RunLock:
         except BlockingIOError as e:
             holder = os.read(self._fd, 200).decode(errors="replace").strip()
             os.close(self._fd)
-            raise Unavailable(f"{self._path.parent.parent} is in use by {holder}") from e
+            raise Unavailable(f"{self._path.parent} is in use by {holder}") from e
         os.ftruncate(self._fd, 0)
         os.write(self._fd, f"{self._purpose} (pid {os.getpid()})\n".encode())
         return self
@@ -324,7 +363,7 @@ class Supervisor:
 
     @property
     def _pid_file(self) -> Path:
-        return self.settings.storage.root / "run" / "services.json"
+        return run_folder(self.settings) / "services.json"
 
     def _write_pids(self) -> None:
         pids = {s.name: s.process.pid for s in self.services if s.process is not None}
@@ -340,6 +379,8 @@ def _child(service: Service, log_level: str, parent: int) -> None:
     if os.getppid() != parent:
         return
     configure_logging(log_level)
+    if service.row is not None:
+        vitals.use(service.row)
     try:
         run_until_signalled(service.body)
     except WadoError as e:

@@ -3,6 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
+
+from backing_postgresql import Database
+from wado.adapters.index.postgresql_schema import TENANT_TABLES
 from wado.ports import Index, Level, Match, Query, Row
 from wado.records import DicomStateMeta
 
@@ -38,3 +42,11 @@ def uids(rows: list[Row]) -> list[str]:
 
 def found(index: Index, keyword: str, kind: Any, *values: str, **how: Any) -> list[str]:
     return sorted(uids(search(index, Match(keyword, kind, values), **how)))
+
+
+def emptied(database: Database) -> Database:
+    """Remove all rows, which is quicker than to make another database."""
+    with psycopg.connect(database.superuser_url) as connection:
+        for table in TENANT_TABLES:
+            connection.execute(f"DELETE FROM {table}")
+    return database

@@ -2,15 +2,12 @@
 
 import threading
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contract import child
 from contract.indexes import Open, found, search, state, uids
-from wado.adapters.index import migrations
-from wado.adapters.index.sqlite import SqliteIndex
 from wado.adapters.index.statements import SEARCHABLE
 from wado.dicom.matching import KEYS
 from wado.dicom.uids import SeriesRef
@@ -400,45 +397,3 @@ class TestMatching:
             search(index, Match(keyword, "single", ("1",)), level=level)
         with pytest.raises(InvalidRequest):
             search(index, level=Level.INSTANCE)
-
-
-class TestSqlite:
-    """What only the embedded adapter promises."""
-
-    def test_a_spoilt_file_is_unavailable(self, tmp_path: Path) -> None:
-        (tmp_path / "index.sqlite").write_bytes(b"not a database" * 100)
-        with pytest.raises(Unavailable, match=r"index\.sqlite"):
-            SqliteIndex(tmp_path / "index.sqlite")
-
-    def test_a_file_in_place_of_the_folder_is_unavailable(self, tmp_path: Path) -> None:
-        (tmp_path / "index").write_text("")
-        with pytest.raises(Unavailable, match="cannot make the folder"):
-            SqliteIndex(tmp_path / "index" / "index.sqlite")
-
-    def test_the_newest_revision_is_known_without_alembic(self) -> None:
-        from alembic.script import ScriptDirectory  # noqa: PLC0415  # slow
-
-        script = ScriptDirectory.from_config(migrations.configuration())
-        assert script.get_heads() == [migrations.HEAD]
-
-    def test_migrations_make_the_tables_of_the_code(self, index: Index) -> None:
-        from alembic.autogenerate import compare_metadata  # noqa: PLC0415  # slow
-        from alembic.migration import MigrationContext  # noqa: PLC0415  # slow
-
-        from wado.adapters.index.tables import metadata  # noqa: PLC0415  # beside the others
-
-        def is_ours(name: str | None, kind: str, _parents: object) -> bool:
-            # Only SQLite has these, and the tables that they are made of.
-            return kind != "table" or "_text" not in (name or "")
-
-        assert isinstance(index, SqliteIndex)
-        with index._engine.connect() as connection:
-            context = MigrationContext.configure(connection, opts={"include_name": is_ours})
-            assert compare_metadata(context, metadata) == []
-
-    def test_every_key_and_index_begins_with_the_tenant(self) -> None:
-        from wado.adapters.index.tables import metadata  # noqa: PLC0415  # slow
-
-        for table in metadata.tables.values():
-            for columns in (table.primary_key.columns, *(i.columns for i in table.indexes)):
-                assert next(iter(columns)).name == "tenant_id"

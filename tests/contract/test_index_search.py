@@ -1,122 +1,41 @@
 """How `Index` finds: every way of beginning a search gives the same rows in the same order."""
 
-import random
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from operator import itemgetter
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
-from contract.indexes import Open, search, state, uids
-from wado.adapters.index import finders, late_pages, positions, statements, text_search
+from contract.conftest import ADAPTERS
+from contract.index_data import KEYS, archive, one, said
+from contract.indexes import search, state, uids
+from wado.adapters.index import finders, late_pages, positions, text_search
 from wado.adapters.index.finders import Finder
 from wado.adapters.index.matching import asked
-from wado.adapters.index.migrations import configuration
+from wado.adapters.index.postgresql import PostgresqlIndex
 from wado.adapters.index.sqlite import SqliteIndex
 from wado.dicom.matching import Order
 from wado.ports import Index, Level, Match, Query, Row
-from wado.records import DicomStateMeta
-
-NAMES = ["Müller^Jörg", "Muller^Anna", "Doe^Jane", "Smith^John", "Smithers^Ed",
-         "Yamada^Tarou=山田^太郎=やまだ^たろう", "=山田^花子", "", None]  # fmt: skip
-DATES = ["20240101", "20240102", "20240103", "20240301", None]
-TIMES = ["0815", "101530", "101530.25", "235959", "", None]
-MODALITIES = ["CT", "MR", "SR", None]
 
 
-def archive(count: int = 300) -> list[DicomStateMeta]:
-    """Make series, one to three in a study, with few values each, so that many rows fit."""
-    pick = random.Random(7)
-    states = []
-    for n in range(count):
-        of_study = {
-            "patient_id": f"P{n % 40:03}",
-            "patient_name": pick.choice(NAMES),
-            "study_date": pick.choice(DATES),
-            "study_time": pick.choice(TIMES),
-            "study_id": str(n),
-            "accession_number": pick.choice([f"ACC{n:05}", "", None]),
-            "study_description": pick.choice(["Chest PA", "Abdomen 50%", "Head_CT", None]),
-            "patient_sex": pick.choice(["F", "M", None]),
-            "referring_physician_name": pick.choice(["House^G", "Who^Dr", None]),
-        }
-        states += [
-            state(
-                f"1.2.{n}",
-                str(s),
-                modality=pick.choice(MODALITIES),
-                series_number=pick.choice([1, 2, 30, None]),
-                series_description=pick.choice(["Axial B30f", "Topogram", None]),
-                performed_procedure_step_start_date=pick.choice(DATES),
-                **of_study,
-            )
-            for s in range(1 + n % 3)
-        ]
-    return states
-
-
-def one(keyword: str, kind: Any, *values: str) -> Match:
-    return Match(keyword, kind, values)
-
-
-KEYS: list[tuple[Match, ...]] = [
-    (),
-    (one("patient_id", "single", "P007"),),
-    (one("patient_id", "wildcard", "P00*"),),
-    (one("patient_id", "wildcard", "*007*"),),
-    (one("patient_id", "wildcard", "*3"),),
-    (one("patient_id", "any_of", "P001", "P030"),),
-    (one("accession_number", "wildcard", "*0012*"),),
-    (one("accession_number", "empty"),),
-    (one("study_description", "wildcard", "*50%*"),),
-    (one("study_description", "wildcard", "?hest*"),),
-    (one("study_description", "wildcard", "Head_*"),),
-    (one("study_description", "single", "Chest PA"),),
-    (one("patient_name", "empty"),),
-    (one("patient_name", "wildcard", "*MÜLL*"),),
-    (one("patient_name", "wildcard", "smith*"),),
-    (one("patient_name", "wildcard", "*山田^太*"),),
-    (one("patient_name", "wildcard", "山田*"),),
-    (one("referring_physician_name", "single", "house^g"),),
-    (one("study_date", "range", "20240102", "20240301"),),
-    (one("study_date", "date_time_range", "20240101", "0900", "20240102", "1015"),),
-    (one("study_date", "empty"),),
-    (one("study_time", "single", "10"),),
-    (one("patient_sex", "single", "F"), one("study_time", "range", "08", "11")),
-    (one("modalities_in_study", "single", "CT"),),
-    (one("modalities_in_study", "single", "CT"), one("study_date", "range", "20240102", "")),
-    (one("modalities_in_study", "single", "CT"), one("modalities_in_study", "single", "MR")),
-    (one("modalities_in_study", "single", "CT"), one("patient_name", "wildcard", "*john*")),
-    (one("modalities_in_study", "any_of", "SR", "MR"), one("patient_id", "wildcard", "P01*")),
-    (one("modality", "single", "SR"),),
-    (one("modality", "single", "CT"), one("study_date", "single", "20240103")),
-    (one("modality", "any_of", "SR", "CT"), one("patient_sex", "single", "M")),
-    (one("series_number", "single", "30"), one("modality", "single", "MR")),
-    (one("series_description", "wildcard", "*B30*"),),
-    (one("performed_procedure_step_start_date", "range", "20240102", ""),),
-    (one("performed_procedure_step_start_date", "single", "20240301"),
-     one("patient_name", "wildcard", "muller*")),
-    (Match("patient_name", "any", (), (one("patient_name", "wildcard", "doe*"),
-                                       one("patient_name", "wildcard", "*山田*"))),),
-    (Match("study_date", "all", (), (one("study_date", "range", "20240102", ""),
-                                     one("study_date", "range", "", "20240103"))),),
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteIndex]:
-    index = SqliteIndex(tmp_path_factory.mktemp("index") / "index.sqlite", durable=False)
+@pytest.fixture(scope="module", params=ADAPTERS)
+def full(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Index]:
+    """An index with some hundred series, made once."""
+    index: Index
+    if request.param == "sqlite":
+        path = tmp_path_factory.mktemp("index") / "index.sqlite"
+        index = SqliteIndex(path, durable=False)
+    else:
+        server = request.getfixturevalue("server")
+        database = server.database()
+        request.addfinalizer(lambda: server.drop(database))  # noqa: PT021 - only here
+        index = PostgresqlIndex(database.url)
     index.put(archive())
     yield index
     index.close()
-
-
-def said(matches: tuple[Match, ...]) -> str:
-    return "+".join(f"{m.keyword}-{m.kind}-{'-'.join(m.values)}" for m in matches) or "all"
 
 
 class TestEveryWay:
@@ -126,7 +45,7 @@ class TestEveryWay:
     @pytest.mark.parametrize("matches", KEYS, ids=said)
     def test_finds_the_same(
         self,
-        full: SqliteIndex,
+        full: Index,
         matches: tuple[Match, ...],
         level: Level,
         monkeypatch: pytest.MonkeyPatch,
@@ -139,7 +58,7 @@ class TestEveryWay:
 
     @pytest.mark.parametrize("words", ["jorg muller", "smi", "tar yam", "太郎", "doe jane x"])
     def test_finds_the_same_when_fuzzy(
-        self, full: SqliteIndex, words: str, monkeypatch: pytest.MonkeyPatch
+        self, full: Index, words: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         match = one("patient_name", "single", words)
         every_way(full, Query("t", Level.STUDY, (match,), limit=1000, fuzzy=True), monkeypatch)
@@ -151,7 +70,7 @@ class TestEveryWay:
                     "modalities_in_study", "number_of_study_related_series"],
     )  # fmt: skip
     def test_sorts_by_what_is_asked(
-        self, full: SqliteIndex, keyword: str, descending: bool, level: Level
+        self, full: Index, keyword: str, descending: bool, level: Level
     ) -> None:
         query = Query("t", level, limit=1000, order=(Order(keyword, descending),))
         rows = list(full.search(query))
@@ -167,7 +86,7 @@ class TestEveryWay:
         pages = [full.search(replace(query, limit=50, offset=o)) for o in range(0, len(rows), 50)]
         assert [row for page in pages for row in page] == rows
 
-    def test_tells_an_order_it_does_not_know(self, full: SqliteIndex) -> None:
+    def test_tells_an_order_it_does_not_know(self, full: Index) -> None:
         with pytest.raises(Exception, match="rows"):
             full.search(Query("t", Level.STUDY, order=(Order("rows"),)))
 
@@ -180,15 +99,21 @@ def newest_first(row: Row) -> tuple[Any, ...]:
     return (latest(row["study_date"]), latest(row["study_time"]), *uid)
 
 
-def every_way(index: SqliteIndex, query: Query, patch: pytest.MonkeyPatch) -> list[Row]:
+def _way(at: int, found: Sequence[Finder]) -> Finder | None:
+    return found[at] if found[at].few else None
+
+
+def every_way(index: Index, query: Query, patch: pytest.MonkeyPatch) -> list[Row]:
     """Search in each way that there is, and in the one that is chosen."""
     chosen = list(index.search(query))
     ways: list[Callable[[Sequence[Finder]], Finder | None]] = [lambda _: None]
     count = len(finders.finders(query, asked(query.matches)))
-    ways += [itemgetter(at) for at in range(count)]
+    ways += [partial(_way, at) for at in range(count)]
     for way in ways:
         with patch.context() as inside:
             inside.setattr("wado.adapters.index.search.exact", lambda _: None)
+            # A text that is common, as all are in a small index, is looked up, too.
+            inside.setattr("wado.adapters.index.postgresql_texts._COMMON", 1 << 30)
             inside.setattr("wado.adapters.index.search.choose", lambda f, *_, way=way, **__: way(f))
             assert list(index.search(query)) == chosen
     return chosen
@@ -248,83 +173,6 @@ class TestPaging:
         assert known.before(later) is None
 
 
-def plan(index: SqliteIndex, query: Query) -> list[str]:
-    """Say how SQLite runs the search that would be chosen if rows were many."""
-    matches = asked(query.matches)
-    ways = finders.finders(query, matches)
-    finder = finders.exact(ways) or finders.choose(ways, lambda _: 1, keys=len(matches))
-    if finder is not None and finder.pieces:
-        finder = replace(finder, rows=(1, 2))
-    split = statements.split(matches)
-    page = statements.page(statements.Search(query, *split, finder or finders.walk(query)))
-    with index._engine.connect() as connection:
-        sql = page.compile(index._engine, compile_kwargs={"literal_binds": True})
-        return [row.detail for row in connection.execute(text(f"EXPLAIN QUERY PLAN {sql}"))]
-
-
-class TestPlans:
-    """Every key finds its place in an index; none reads a table from end to end."""
-
-    @pytest.mark.parametrize("level", [Level.STUDY, Level.SERIES])
-    @pytest.mark.parametrize("matches", KEYS, ids=said)
-    def test_no_search_reads_a_whole_table(
-        self, full: SqliteIndex, matches: tuple[Match, ...], level: Level
-    ) -> None:
-        steps = plan(full, Query("t", level, matches))
-        scans = [s for s in steps if s.startswith("SCAN") and "page" not in s and "json" not in s]
-        assert not scans, steps
-
-    @pytest.mark.parametrize(
-        ("match", "level", "name"),
-        [
-            (one("patient_id", "single", "1"), Level.STUDY, "study_patient_id"),
-            (one("accession_number", "single", "1"), Level.STUDY, "study_accession_number"),
-            (one("study_id", "single", "1"), Level.STUDY, "study_study_id"),
-            (one("study_description", "single", "1"), Level.STUDY, "study_study_description"),
-            (one("patient_birth_date", "single", "1"), Level.STUDY, "study_patient_birth_date"),
-            (one("patient_sex", "single", "F"), Level.STUDY, "study_patient_sex"),
-            (one("study_date", "range", "1", "2"), Level.STUDY, "study_newest"),
-            (one("modalities_in_study", "single", "CT"), Level.STUDY, "study_modality_newest"),
-            (one("modalities_in_study", "single", "CT"), Level.SERIES, "study_modality_newest"),
-            (one("patient_id", "single", "1"), Level.SERIES, "study_patient_id"),
-            (one("modality", "single", "CT"), Level.SERIES, "series_modality"),
-            (one("series_number", "single", "1"), Level.SERIES, "series_series_number"),
-            (one("scheduled_procedure_step_id", "single", "1"), Level.SERIES,
-             "series_scheduled_procedure_step_id"),
-            (one("requested_procedure_id", "single", "1"), Level.SERIES,
-             "series_requested_procedure_id"),
-            (one("performed_procedure_step_start_date", "single", "1"), Level.SERIES,
-             "series_performed_procedure_step_start_date"),
-        ],
-    )  # fmt: skip
-    def test_one_value_comes_in_order_out_of_its_index(
-        self, full: SqliteIndex, match: Match, level: Level, name: str
-    ) -> None:
-        steps = plan(full, Query("t", level, (match,)))
-        assert f"INDEX {name} " in "\n".join(steps), steps
-        # The page itself is sorted once more; before it, nothing but rows of one study are.
-        before = steps[: next((i for i, s in enumerate(steps) if "page" in s and "SCAN" in s), 99)]
-        assert "USE TEMP B-TREE FOR ORDER BY" not in before[:-1] or level is Level.SERIES
-
-    @pytest.mark.parametrize(
-        ("match", "name"),
-        [
-            (one("patient_name", "wildcard", "doe*"), "study_patient_name"),
-            (one("patient_name", "single", "Doe^Jane"), "study_patient_name"),
-            (one("referring_physician_name", "wildcard", "w*"), "study_referring_physician_name"),
-            (one("study_time", "range", "10", "11"), "study_study_time"),
-            (one("study_description", "wildcard", "a*"), "study_study_description"),
-            (one("accession_number", "empty"), "study_accession_number"),
-            (one("study_instance_uid", "uid_list", "1", "2"), "sqlite_autoindex_study_1"),
-            (one("series_instance_uid", "single", "1"), "series_uid"),
-        ],
-    )
-    def test_a_range_is_found_by_its_index(
-        self, full: SqliteIndex, match: Match, name: str
-    ) -> None:
-        assert f"INDEX {name} " in "\n".join(plan(full, Query("t", Level.STUDY, (match,))))
-
-
 class TestText:
     def test_changes_and_deletions_are_followed(self, index: Index) -> None:
         key = one("study_description", "wildcard", "*olum*")
@@ -347,18 +195,6 @@ class TestText:
         match = one("study_description", "wildcard", "*Chest 12*?ab*")
         assert text_search.pieces(match, fuzzy=False) == ("Che", "st ", " 12")
         assert text_search.pieces(one("patient_name", "wildcard", "*ü*"), fuzzy=False) == ()
-
-    def test_a_vacuumed_file_is_mended_when_it_is_opened(
-        self, open_index: Open, tmp_path: Path
-    ) -> None:
-        index = open_index()
-        index.put([state(f"1.{n}", study_description=f"Region {n}") for n in range(9)])
-        index.put([state("1.2", number_of_series_related_instances=0)])
-        index.close()
-        with sqlite3.connect(tmp_path / "index" / "index.sqlite") as file:
-            file.execute("VACUUM")
-        found = search(open_index(), one("study_description", "wildcard", "*gion 7*"))
-        assert uids(found) == ["1.7"]
 
 
 class TestLoading:
@@ -392,37 +228,3 @@ class TestLoading:
         assert not search(index)
         index.put([state("1.2", patient_name="Abcd")])
         assert uids(search(index, one("patient_name", "wildcard", "*bcd*"))) == ["1.2"]
-        assert isinstance(index, SqliteIndex)
-        assert "study_patient_id" in "\n".join(
-            plan(index, Query("t", Level.STUDY, (one("patient_id", "single", "1"),)))
-        )
-
-
-class TestMigration:
-    """An index of an earlier revision is brought up to date with what it holds."""
-
-    def test_of_revision_1(self, tmp_path: Path) -> None:
-        from alembic import command  # noqa: PLC0415  # slow
-
-        path, states = tmp_path / "index.sqlite", archive(60)
-        index = SqliteIndex(path)
-        index.put(states)
-        before = [index.search(Query("t", level, limit=999)) for level in list(Level)[:2]]
-        with index._engine.connect() as connection:
-            command.downgrade(configuration(connection), "0001")
-        index.close()
-        index = SqliteIndex(path)
-        assert [index.search(Query("t", level, limit=999)) for level in list(Level)[:2]] == before
-        rare = [m for m in KEYS if m]
-        fresh = SqliteIndex(tmp_path / "fresh.sqlite")
-        fresh.put(states)
-        for matches in rare:
-            for level in list(Level)[:2]:
-                query = Query("t", level, matches, limit=999)
-                assert index.search(query) == fresh.search(query)
-        with index._engine.connect() as one_, fresh._engine.connect() as other:
-            for table in ("study_count", "study_modality", "sqlite_stat1"):
-                rows = text(f"SELECT * FROM {table}")
-                assert set(one_.execute(rows)) == set(other.execute(rows))
-        index.close()
-        fresh.close()

@@ -1,81 +1,28 @@
 """The contract of `MessageLog`; every adapter runs it."""
 
-import resource
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from threading import Event
-from typing import Any
 
 import pytest
 
 from contract import child
-from wado.adapters.message_log.sqlite import SqliteMessageLog
+from contract.message_logs import GROUP, Open, bodies, bounds, first, messages, nothing_comes, take
 from wado.errors import InvalidRequest, Unavailable
-from wado.ports import Batch, Message, MessageLog
+from wado.ports import Message, MessageLog
 from wado.records import Topic
 
-Open = Callable[..., MessageLog]
-GROUP = "readers"
 
-
-@pytest.fixture(params=[pytest.param("sqlite")])
-def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+@pytest.fixture(params=["sqlite", "kafka"])
+def open_log(request: pytest.FixtureRequest) -> Open:
     """Open the log; each call as another process would."""
-    opened: list[MessageLog] = []
-
-    def open_it(**settings: Any) -> MessageLog:
-        log = SqliteMessageLog(tmp_path / "log", **{"partitions": 1, "durable": True, **settings})
-        opened.append(log)
-        return log
-
-    yield open_it
-    for log in opened:
-        log.close()
+    opener: Open = request.getfixturevalue(f"open_{request.param}_log")
+    return opener
 
 
 @pytest.fixture
 def log(open_log: Open) -> MessageLog:
     return open_log()
-
-
-def messages(*bodies: object, topic: Topic = Topic.STORAGE, key: str = "t/1.2") -> list[Message]:
-    return [Message(topic, key, str(body).encode()) for body in bodies]
-
-
-def take(log: MessageLog, count: int, topic: Topic = Topic.STORAGE, **how: Any) -> list[Batch]:
-    """Read and commit batches until they hold `count` messages."""
-    batches: list[Batch] = []
-    stop = Event()
-    for batch in log.read(topic, how.pop("group", GROUP), stop, **how):
-        batches.append(batch)
-        batch.commit()
-        if sum(len(b.messages) for b in batches) >= count:
-            stop.set()
-    return batches
-
-
-def first(log: MessageLog, topic: Topic = Topic.STORAGE, **how: Any) -> Batch:
-    """Read a batch and leave it uncommitted."""
-    reading = log.read(topic, how.pop("group", GROUP), Event(), **how)
-    try:
-        return next(reading)
-    finally:
-        reading.close()  # type: ignore[attr-defined]  # it is a generator
-
-
-def nothing_comes(log: MessageLog, topic: Topic = Topic.STORAGE, group: str = GROUP) -> bool:
-    stop = Event()
-    timer = threading.Timer(0.2, stop.set)
-    timer.start()
-    found = list(log.read(topic, group, stop))
-    timer.join()
-    return not found
-
-
-def bodies(batches: list[Batch]) -> list[bytes]:
-    return [m.body for b in batches for m in b.messages]
 
 
 class TestPublish:
@@ -92,7 +39,7 @@ class TestPublish:
         for each in Topic:
             log.publish(messages(each, topic=each))
         batch = take(log, 1, topic)[0]
-        assert batch.label == f"{topic}-0-0-0"
+        assert bounds(batch) == f"{topic}-0-0-0"
         assert bodies([batch]) == [topic.encode()]
 
     def test_one_call_may_go_to_all_topics(self, log: MessageLog) -> None:
@@ -152,23 +99,6 @@ class TestPublish:
         log.publish(messages("parent"))
         assert bodies(take(log, 4)) == [b"parent", b"child", b"child", b"parent"]
 
-    def test_no_space_is_unavailable_and_passes(self, open_log: Open) -> None:
-        log = open_log()
-
-        def publish() -> None:
-            open_log()  # what an empty log needs is there
-            limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
-            mine = open_log()
-            with pytest.raises(Unavailable):
-                mine.publish(messages(*["x" * 10_000] * 50))
-            assert mine.lag(Topic.STORAGE, GROUP) == 0
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-            mine.publish(messages("later"))
-
-        child.complete(publish)
-        assert bodies(take(log, 1)) == [b"later"]
-
 
 class TestRead:
     def test_each_group_sees_every_message(self, log: MessageLog) -> None:
@@ -197,7 +127,7 @@ class TestRead:
         labels: list[str] = []
         stop = Event()
         for batch in log.read(Topic.STORAGE, GROUP, stop):
-            labels.append(batch.label)
+            labels.append(bounds(batch))
             if len(labels) == 2:
                 batch.commit()
                 stop.set()
@@ -243,40 +173,42 @@ class TestRead:
 class TestSameBounds:
     def test_after_an_exception(self, log: MessageLog) -> None:
         log.publish(messages(1, 2))
-        label = first(log).label
+        label = bounds(first(log))
         log.publish(messages(3))
-        assert [b.label for b in take(log, 3)] == [label, "storage_queue-0-2-2"]
+        assert [bounds(b) for b in take(log, 3)] == [label, "storage_queue-0-2-2"]
 
     def test_after_a_crash(self, open_log: Open) -> None:
         open_log().publish(messages(1, 2, 3))
 
         def read(reached: child.Reached) -> None:
             first(open_log())  # held already once
-            next(open_log().read(Topic.STORAGE, GROUP, Event(), max_messages=2))
+            reading = open_log().read(Topic.STORAGE, GROUP, Event(), max_messages=2)
+            next(reading)
             reached()
 
         child.crash(read)
         log = open_log()
         log.publish(messages(4, 5))
-        labels = [b.label for b in take(log, 5, max_messages=1)]
+        labels = [bounds(b) for b in take(log, 5, max_messages=1)]
         assert labels == ["storage_queue-0-0-2", "storage_queue-0-3-3", "storage_queue-0-4-4"]
 
     def test_after_a_crash_behind_the_commit(self, open_log: Open) -> None:
         open_log().publish(messages(1, 2, 3))
 
         def read(reached: child.Reached) -> None:
-            next(open_log().read(Topic.STORAGE, GROUP, Event(), max_messages=2)).commit()
+            reading = open_log().read(Topic.STORAGE, GROUP, Event(), max_messages=2)
+            next(reading).commit()
             reached()
 
         child.crash(read)
-        assert [b.label for b in take(open_log(), 1)] == ["storage_queue-0-2-2"]
+        assert [bounds(b) for b in take(open_log(), 1)] == ["storage_queue-0-2-2"]
 
     def test_for_each_group_by_itself(self, log: MessageLog) -> None:
         log.publish(messages(1, 2))
         first(log, group="one")
         log.publish(messages(3))
-        assert [b.label for b in take(log, 3, group="two")] == ["storage_queue-0-0-2"]
-        assert [b.label for b in take(log, 2, group="one")] == ["storage_queue-0-0-1"]
+        assert [bounds(b) for b in take(log, 3, group="two")] == ["storage_queue-0-0-2"]
+        assert [bounds(b) for b in take(log, 2, group="one")] == ["storage_queue-0-0-1"]
 
 
 class TestOneReaderPerPartition:
@@ -369,7 +301,8 @@ class TestDeadLetters:
         open_log().publish(messages("bad"))
 
         def reject(reached: child.Reached) -> None:
-            batch = next(open_log().read(Topic.STORAGE, GROUP, Event()))
+            reading = open_log().read(Topic.STORAGE, GROUP, Event())
+            batch = next(reading)
             batch.reject(batch.messages[0], "first")
             reached()
 
@@ -432,7 +365,7 @@ class TestTrim:
         log.close()
         log = open_log()
         log.publish(messages("next"))
-        assert [b.label for b in take(log, 1)] == ["storage_queue-0-1200-1200"]
+        assert [bounds(b) for b in take(log, 1)] == ["storage_queue-0-1200-1200"]
         assert log.lag(Topic.STORAGE, GROUP) == 0
 
     def test_a_new_group_begins_at_what_is_left(self, log: MessageLog) -> None:
@@ -450,49 +383,3 @@ class TestTrim:
         log.publish(messages("new"))
         trimming.join()
         assert bodies(take(log, 1)) == [b"new"]
-
-
-class TestSqlite:
-    """What only the embedded adapter promises."""
-
-    def test_a_file_in_place_of_the_folder_is_unavailable(self, tmp_path: Path) -> None:
-        (tmp_path / "log").write_text("")
-        with pytest.raises(Unavailable, match="cannot make the folder"):
-            SqliteMessageLog(tmp_path / "log", partitions=1, durable=True)
-
-    def test_a_spoilt_file_is_unavailable(self, tmp_path: Path) -> None:
-        (tmp_path / "log").mkdir()
-        (tmp_path / "log" / "reception.sqlite").write_bytes(b"not a database" * 100)
-        with pytest.raises(Unavailable, match=r"reception\.sqlite"):
-            SqliteMessageLog(tmp_path / "log", partitions=1, durable=True)
-
-    def test_an_offset_is_never_given_twice_after_a_power_cut(
-        self, open_log: Open, tmp_path: Path
-    ) -> None:
-        log = open_log(durable=False)
-        log.publish(messages(1, 2))
-        take(log, 2)
-        log.close()
-        (tmp_path / "log" / "reception.sqlite").unlink()  # as if it had never been flushed
-        log = open_log(durable=False)
-        assert log.lag(Topic.STORAGE, GROUP) == 0
-        log.publish(messages(3))
-        assert [b.label for b in take(log, 1)] == ["storage_queue-0-2-2"]
-
-    def test_a_batch_lost_in_a_power_cut_stops_nobody(self, open_log: Open, tmp_path: Path) -> None:
-        log = open_log(durable=False)
-        log.publish(messages(1, 2))
-        first(log)
-        log.close()
-        (tmp_path / "log" / "reception.sqlite").unlink()
-        log = open_log(durable=False)
-        log.publish(messages(3))
-        assert [b.label for b in take(log, 1)] == ["storage_queue-0-2-2"]
-
-    def test_the_write_ahead_log_stays_small(self, log: MessageLog, tmp_path: Path) -> None:
-        for _ in range(100):
-            log.publish(messages(*["x" * 1000] * 200))
-            take(log, 1)
-        sizes = [f.stat().st_size for f in (tmp_path / "log").glob("*-wal")]
-        assert sizes
-        assert max(sizes) < 20 << 20

@@ -5,10 +5,12 @@ batch, and each step is idempotent (DESIGN §5.2).
 """
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Thread
 from typing import Any
 
@@ -38,6 +40,8 @@ from wado.records import (
 
 _MAX_APPENDS = 128
 """Journals appended at a time; each is an open file."""
+_READ_AHEAD = 16
+"""So many files of a store elsewhere are read at a time."""
 _LARGE_LINE_BYTES = 256 << 10
 _MAX_BYTES = 32 << 20
 """Metadata held at a time: a batch of large multi-frame objects is catalogued in several steps."""
@@ -68,8 +72,8 @@ def catalogue_batch(archive: Archive, journals: Journals, batch: Batch) -> int:
     """
     read: dict[str, Catalogued] = {}
     size = done = 0
-    for message in batch.messages:
-        item = _read_message(archive, journals, batch, message)
+    for message, read_it in _readings(archive, journals, batch):
+        item = _read_message(archive, batch, message, read_it)
         if item is None:
             continue
         if isinstance(item, DicomDeleteMeta):
@@ -86,8 +90,47 @@ def catalogue_batch(archive: Archive, journals: Journals, batch: Batch) -> int:
     return done + catalogue(archive, journals, read.values())
 
 
+def _readings(
+    archive: Archive, journals: Journals, batch: Batch
+) -> Iterator[tuple[Delivered, Callable[[], Catalogued]]]:
+    """Messages in order, each with a function that reads the file it announces.
+
+    Of a store elsewhere several are read at a time, but none past a deletion that is to come.
+    """
+    if archive.store.local_path("metadata") is not None:
+        for message in batch.messages:
+            yield message, partial(_read_announced, archive, journals, message)
+        return
+    waiting: deque[tuple[Delivered, Callable[[], Catalogued]]] = deque()
+    with ThreadPoolExecutor(_READ_AHEAD) as threads:
+        for message in batch.messages:
+            read = partial(_read_announced, archive, journals, message)
+            if _announces_file(message):
+                waiting.append((message, threads.submit(read).result))
+                if len(waiting) > _READ_AHEAD:
+                    yield waiting.popleft()
+                continue
+            yield from waiting
+            waiting.clear()
+            yield message, read
+        yield from waiting
+
+
+def _announces_file(message: Delivered) -> bool:
+    try:
+        return isinstance(_meta_of(message), DicomStoreMeta)
+    except InvalidMessage:
+        return False
+
+
+def _read_announced(archive: Archive, journals: Journals, message: Delivered) -> Catalogued:
+    meta = _meta_of(message)
+    assert isinstance(meta, DicomStoreMeta)
+    return read_instance(archive, _not_outdated(archive, journals, meta, meta.ref.series))
+
+
 def _read_message(
-    archive: Archive, journals: Journals, batch: Batch, message: Delivered
+    archive: Archive, batch: Batch, message: Delivered, read: Callable[[], Catalogued]
 ) -> Catalogued | DicomDeleteMeta | None:
     try:
         meta = _meta_of(message)
@@ -99,7 +142,7 @@ def _read_message(
         return meta
     assert isinstance(ref, InstanceRef)
     try:
-        return read_instance(archive, _not_outdated(archive, journals, meta, ref.series))
+        return read()
     except NotFound:
         return _read_deleted(archive, batch, message, meta)
     except CannotUnderstand as e:

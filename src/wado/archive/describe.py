@@ -1,7 +1,8 @@
 """Write the metadata documents of series and studies: DICOM JSON, ready to send."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
+from functools import partial
 
 import orjson
 
@@ -9,15 +10,20 @@ from wado.archive.journal import Journals, SeriesView, described_line
 from wado.archive.json_documents import gzipped, json_array, rebase_bulk_uris
 from wado.archive.paths import journal_path, series_document_path, study_document_path
 from wado.dicom.uids import SeriesRef, StudyRef
-from wado.ports import Archive, Level, Match, Query, Row
-from wado.records import DicomStateMeta
+from wado.errors import NotFound
+from wado.ports import Archive, Level, Match, Message, Query, Row
+from wado.records import DicomStateMeta, Topic
 
 _GZIP_LEVEL = 5
 _ALL_SERIES = 100_000
+_TRIES = 3
 
 
 def describe_series(archive: Archive, journals: Journals, ref: SeriesRef) -> SeriesView | None:
     """Bring the documents of a series up to date with its journal.
+
+    Others may do so at the same time: what is announced in the journal are the documents that are
+    there, and one that finds that it put older ones in their place writes them again.
 
     Returns
     -------
@@ -26,23 +32,37 @@ def describe_series(archive: Archive, journals: Journals, ref: SeriesRef) -> Ser
         or if it has no instances. It is growing, too, while the index counts other instances than
         the journal has: the consumer writes to the one before the other.
     """
-    view = journals.view(ref)
-    row = archive.index.series(ref)
-    if (row["number_of_series_related_instances"] if row else 0) != _count(view):
-        return None
-    path = series_document_path(ref)
-    if view is None:
-        archive.store.delete(documents_of(path))
-        return None
-    if view.described:
-        return view
-    _put_both(archive, path, lambda: json_array(journals.metadata(view)))
-    # Only if nothing was appended while we wrote; else the documents are not announced as current.
-    if not archive.store.append({journal_path(ref): described_line()}, at=view.size):
+    for _ in range(_TRIES):
+        view = journals.view(ref)
+        row = archive.index.series(ref)
+        if (row["number_of_series_related_instances"] if row else 0) != _count(view):
+            return None
+        path = series_document_path(ref)
+        if view is None:
+            archive.store.delete(documents_of(path))
+            return None
+        if view.described and are_there(archive, path, view.documents):
+            return view
+        documents = _put_both(archive, path, partial(_series_text, journals, view))
+        # Only if nothing was appended while we wrote; else they are not announced as current.
+        if archive.store.append({journal_path(ref): described_line(documents)}, at=view.size):
+            return journals.view(ref)
         if journals.view(ref) is None:  # deleted while we wrote: nothing of it may stay
             archive.store.delete(documents_of(path))
-        return None
-    return journals.view(ref)
+            return None
+    return None
+
+
+def _series_text(journals: Journals, view: SeriesView) -> Iterator[bytes]:
+    return json_array(journals.metadata(view))
+
+
+def are_there(archive: Archive, path: str, documents: Mapping[str, int]) -> bool:
+    """Whether the documents at `path` are as long as was announced, by ending."""
+    return all(
+        (version := archive.store.version(f"{path}{ending}")) is not None and version[1] == size
+        for ending, size in documents.items()
+    )
 
 
 def documents_of(path: str) -> list[str]:
@@ -60,7 +80,11 @@ def correct_count(archive: Archive, ref: SeriesRef, view: SeriesView | None) -> 
     row = archive.index.series(ref)
     if row is None or row["number_of_series_related_instances"] == count:
         return
-    archive.index.put([state_of_row(row, count)])
+    state = state_of_row(row, count)
+    # First the record: were it the other way round, a crash in between would leave the warehouse
+    # with the wrong count, and nothing would look at the series again.
+    archive.log.publish([Message(Topic.DICOM_STATE, state.key, state.to_json())])
+    archive.index.put([state])
 
 
 def state_of_row(row: Row, count: int) -> DicomStateMeta:
@@ -75,7 +99,7 @@ def describe_study(archive: Archive, journals: Journals, ref: StudyRef) -> bool:
     """Write the documents of a study from those of its series; False if one is not ready.
 
     Beside them ``<study>.parts`` names the series and the length of their journals, by which a
-    reader tells whether the documents are current.
+    reader tells whether the documents are current, and how long those are.
     """
     views = study_views(archive, journals, ref)
     path = study_document_path(ref)
@@ -85,10 +109,11 @@ def describe_study(archive: Archive, journals: Journals, ref: StudyRef) -> bool:
     if not all(v.described for v in views):
         return False
     parts = study_parts(views)
-    if _read_or_none(archive, f"{path}.parts") == parts:
+    announced = current_documents(archive, path, parts)
+    if announced is not None and are_there(archive, path, announced):
         return True
-    _put_both(archive, path, lambda: json_array(study_texts(journals, views)))
-    archive.store.put_document(f"{path}.parts", [parts])
+    documents = _put_both(archive, path, lambda: json_array(study_texts(journals, views)))
+    archive.store.put_document(f"{path}.parts", [parts, b"\n", orjson.dumps(documents)])
     if not study_views(archive, journals, ref):  # deleted while we wrote: nothing of it may stay
         archive.store.delete(documents_of(path))
     return True
@@ -117,13 +142,30 @@ def study_parts(views: Iterable[SeriesView]) -> bytes:
     return orjson.dumps({v.ref.series_instance_uid: v.size for v in views})
 
 
-def _put_both(archive: Archive, path: str, pieces: Callable[[], Iterable[bytes]]) -> None:
-    archive.store.put_document(f"{path}.json", pieces())
-    archive.store.put_document(f"{path}.json.gz", gzipped(pieces(), _GZIP_LEVEL))
+def _put_both(archive: Archive, path: str, pieces: Callable[[], Iterable[bytes]]) -> dict[str, int]:
+    """Write a document plain and gzipped; how long they are, by ending."""
+    lengths: dict[str, int] = {}
+
+    def counted(ending: str, data: Iterable[bytes]) -> Iterator[bytes]:
+        lengths[ending] = 0
+        for piece in data:
+            lengths[ending] += len(piece)
+            yield piece
+
+    archive.store.put_document(f"{path}.json", counted(".json", pieces()))
+    zipped = gzipped(pieces(), _GZIP_LEVEL)
+    archive.store.put_document(f"{path}.json.gz", counted(".json.gz", zipped))
+    return lengths
 
 
-def _read_or_none(archive: Archive, path: str) -> bytes | None:
-    if archive.store.version(path) is None:
+def current_documents(archive: Archive, path: str, parts: bytes) -> Mapping[str, int] | None:
+    """How long the documents of a study are, by ending; None if they don't show these parts."""
+    try:
+        with archive.store.open(f"{path}.parts") as file:
+            announced, _, documents = file.read().partition(b"\n")
+    except NotFound:
         return None
-    with archive.store.open(path) as file:
-        return file.read()
+    if announced != parts:
+        return None
+    lengths: dict[str, int] = orjson.loads(documents) if documents else {}
+    return lengths

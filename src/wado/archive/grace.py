@@ -187,7 +187,7 @@ def _lines(archive: Archive, view: SeriesView, young: dict[str, str]) -> Iterato
             yield file.read(_line_bytes(entry))
             yield b"\n"
     if view.described:
-        yield described_line()
+        yield described_line(view.documents)
 
 
 def _seconds(time_: str) -> float:

@@ -62,7 +62,8 @@ class Entry:
 class SeriesView:
     """A series as its journal has it up to `size` bytes; immutable.
 
-    `described` tells that the ready metadata documents show exactly this; `deleted` has the time
+    `described` tells that the ready metadata documents show exactly this, if they are as long as
+    `documents` says: by their ending, in bytes, where that is known; `deleted` has the time
     (ISO 8601, UTC) of each instance that was deleted, and not stored again; `weight` is the length
     of the text of the entries in bytes. `head` is how the journal begins: another one that came by
     the same identity begins otherwise.
@@ -76,6 +77,7 @@ class SeriesView:
     weight: int = 0
     head: bytes = field(default=b"", repr=False)
     deleted: Mapping[str, str] = field(default_factory=dict, repr=False)
+    documents: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def etag(self) -> str:
@@ -102,9 +104,13 @@ def metadata_of(line: bytes) -> dict[str, Any]:
     return metadata
 
 
-def described_line() -> bytes:
-    """Make the line that says that the metadata documents are up to date."""
-    return b'{"described":true}\t\n'
+def described_line(documents: Mapping[str, int] | None = None) -> bytes:
+    """Make the line that says that the metadata documents are up to date, and how long they are.
+
+    By their length a reader sees that who was overtaken (it was frozen while it wrote) put older
+    ones in their place.
+    """
+    return orjson.dumps({"described": dict(documents or {}) or True}) + b"\t\n"
 
 
 def deleted_line(sop_instance_uid: str, reason: str, *, at: str = "") -> bytes:
@@ -195,7 +201,8 @@ class Journals:
                 or not head.startswith(known.head)
             ):
                 known = SeriesView(ref, identity, 0, {}, described=False)
-            entries, described, size = dict(known.entries), known.described, known.size
+            entries, size = dict(known.entries), known.size
+            described: bool | dict[str, int] = dict(known.documents) or known.described
             deleted, weight = dict(known.deleted), known.weight
             file.seek(size)
             for line in file:  # one by one: the journal of a long series is large
@@ -206,7 +213,10 @@ class Journals:
                 weight += line.find(b"\t")
         if size == known.size:
             return known
-        return SeriesView(ref, identity, size, entries, described, weight, head[:size], deleted)
+        documents = described if isinstance(described, dict) else {}
+        return SeriesView(
+            ref, identity, size, entries, bool(described), weight, head[:size], deleted, documents
+        )
 
     def _remember(self, ref: SeriesRef, view: SeriesView | None) -> None:
         with self._lock:
@@ -248,15 +258,18 @@ def _texts(file: BinaryIO, entries: Iterable[Entry]) -> Iterator[bytes]:
         yield text
 
 
-def _apply(entries: dict[str, Entry], deleted: dict[str, str], line: bytes, offset: int) -> bool:
-    """Add a line to the entries; whether it says that documents are up to date."""
+def _apply(
+    entries: dict[str, Entry], deleted: dict[str, str], line: bytes, offset: int
+) -> bool | dict[str, int]:
+    """Add a line to the entries; whether it says that documents are up to date (how long)."""
     tab = line.find(b"\t")
     try:
         value: dict[str, Any] = orjson.loads(line[:tab] if tab >= 0 else line)
     except ValueError:  # a torn line: its message was not committed and comes again
         return False
-    if value.get("described"):
-        return True
+    described: bool | dict[str, int] = value.get("described", False)
+    if described:
+        return described
     if value.get("compacted"):
         return False
     uid = value["sop_instance_uid"]

@@ -4,12 +4,13 @@ BulkDataURIs are kept relative, as nobody knows yet by which address a client ca
 absolute on the way out, as clients in use take them for addresses as they are.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 
-from wado.archive.describe import study_parts
+from wado.archive.describe import current_documents, study_parts
 from wado.archive.journal import Entry, Journals, SeriesView
 from wado.archive.json_documents import json_array, rebase_bulk_uris, rebased
 from wado.archive.paths import series_document_path, study_document_path
@@ -37,12 +38,15 @@ class Metadata:
     document
         Path of the ready documents, without ending; empty if none is current. Its BulkDataURIs are
         relative to the resource.
+    lengths
+        Of these documents, by ending, where they are known; one of another length is not current.
     """
 
     etag: str
     path: str
     shown: tuple[tuple[SeriesView, tuple[Entry, ...]], ...]
     document: str = ""
+    lengths: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -66,7 +70,7 @@ def series_metadata(journals: Journals, ref: SeriesRef) -> Metadata:
     """Find the metadata of a series; NotFound if there is none."""
     view = series_view(journals, ref)
     document = series_document_path(ref) if view.described else ""
-    return Metadata(view.etag, ref.path, (_all_of(view),), document)
+    return Metadata(view.etag, ref.path, (_all_of(view),), document, view.documents)
 
 
 def study_metadata(archive: Archive, journals: Journals, ref: StudyRef) -> Metadata:
@@ -74,21 +78,14 @@ def study_metadata(archive: Archive, journals: Journals, ref: StudyRef) -> Metad
     views = views_of_study(archive, journals, ref)
     parts = study_parts(views)
     path = study_document_path(ref)
-    document = path if _is_current(archive, path, parts) else ""
+    lengths = current_documents(archive, path, parts)
+    document = path if lengths is not None else ""
     etag = sha256(parts).hexdigest()[:32]
-    return Metadata(etag, ref.path, tuple(map(_all_of, views)), document)
+    return Metadata(etag, ref.path, tuple(map(_all_of, views)), document, lengths or {})
 
 
 def _all_of(view: SeriesView) -> tuple[SeriesView, tuple[Entry, ...]]:
     return view, tuple(view.ordered())
-
-
-def _is_current(archive: Archive, path: str, parts: bytes) -> bool:
-    try:
-        with archive.store.open(f"{path}.parts") as file:
-            return file.read() == parts
-    except NotFound:
-        return False
 
 
 def objects(
@@ -113,10 +110,11 @@ def json_document(
             pass
         else:
             with file:
-                yield from rebased(
-                    iter(partial(file.read, _CHUNK_BYTES), b""), f"{base_url}/{found.path}/"
-                )
-            return
+                if _is_as_long(found, ".json", file.seek(0, os.SEEK_END)):
+                    file.seek(0)
+                    pieces = iter(partial(file.read, _CHUNK_BYTES), b"")
+                    yield from rebased(pieces, f"{base_url}/{found.path}/")
+                    return
     yield from json_array(text for _, _, text in objects(journals, found, base_url))
 
 
@@ -124,9 +122,15 @@ def ready_document(archive: Archive, found: Metadata, *, gzip: bool) -> FileSlic
     """Find the ready document if it can be sent as it is: it is current, and has no BulkDataURI."""
     if not found.document or found.has_bulk_data:
         return None
-    name = f"{found.document}.json{'.gz' if gzip else ''}"
+    ending = ".json.gz" if gzip else ".json"
+    name = found.document + ending
     version = archive.store.version(name)
-    if version is None:
+    if version is None or not _is_as_long(found, ending, version[1]):
         return None
     identity, size = version
     return FileSlice(name, 0, size, f"{identity}-{size}")
+
+
+def _is_as_long(found: Metadata, ending: str, length: int) -> bool:
+    """Whether a document is the one that was announced, not an older one put in its place."""
+    return found.lengths.get(ending, length) == length

@@ -5,7 +5,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import BinaryIO
 
@@ -18,12 +18,21 @@ _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 
 @dataclass(frozen=True, slots=True)
 class FileSlice:
-    """A range of a stored file; `identity` tells its content (a digest), for files kept open."""
+    """A range of a stored file; `identity` tells its content (a digest), for files kept open.
+
+    One that was cut from a longer range tells how much of that follows it: it is read next.
+    """
 
     path: str
     offset: int
     length: int
     identity: str = ""
+    followed_by: int = field(default=0, compare=False)
+
+    @property
+    def ahead(self) -> tuple[int, int]:
+        """Offset and length of what will be read: this, and what follows."""
+        return self.offset, self.length + self.followed_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +83,8 @@ def _cut_one(piece: Piece, low: int, high: int) -> Piece:
         case bytes():
             return piece[low:high]
         case FileSlice():
-            return FileSlice(piece.path, piece.offset + low, high - low, piece.identity)
+            follows = piece.length - high + piece.followed_by
+            return FileSlice(piece.path, piece.offset + low, high - low, piece.identity, follows)
         case Computed():
             return Computed(high - low, lambda: piece.make()[low:high])
 
@@ -213,7 +223,7 @@ class OpenFiles:
                 self._files.move_to_end(key)
                 opened.readers += 1
                 return opened
-        file = self._store.open(piece.path)
+        file = self._store.open(piece.path, ahead=piece.ahead)
         fd = file.fileno() if self._store.local_path(piece.path) is not None else None
         opened = _OpenFile(file, fd)
         opened.readers = 1

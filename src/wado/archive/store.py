@@ -15,6 +15,7 @@ from threading import Thread
 from types import TracebackType
 from typing import Self
 
+from wado import vitals
 from wado.archive.journal import Journals
 from wado.archive.paths import instance_path
 from wado.dicom.part10 import (
@@ -327,7 +328,8 @@ class Committer:
                     break
             work = [item for item in group if item is not None]
             if work:
-                self._commit(work)
+                with vitals.at("commit files"):
+                    self._commit(work)
             if len(work) < len(group):
                 return
 
@@ -342,6 +344,10 @@ class Committer:
             else:
                 reception.abort()
                 future.set_exception(outcome)
+        taken = [outcome.meta.file_size for outcome in outcomes if isinstance(outcome, Stored)]
+        vitals.count("wado_images_received", len(taken))
+        vitals.count("wado_received_bytes", sum(taken))
+        vitals.count("wado_images_refused", len(work) - len(taken))
 
 
 def store_group(
@@ -350,13 +356,15 @@ def store_group(
     """Make finished receptions durable and announce them; one result each, in order.
 
     Nothing is announced twice: a file that was there with the same data set, and is known to the
-    series journal, is success without new work.
+    series journal, is success without new work. That it came again is put on record all the same:
+    when the log failed before, it may have taken the announcement and not the record.
     """
     outcomes = archive.store.commit(
         [r.incoming for r in receptions], replace=archive.replace_duplicates
     )
     results: list[Stored | Exception] = []
     announce: list[DicomStoreMeta] = []
+    repeated: list[DicomStoreMeta] = []
     for reception, outcome in zip(receptions, outcomes, strict=True):
         if isinstance(outcome, WadoError):
             results.append(outcome)
@@ -372,12 +380,14 @@ def store_group(
             continue
         if news is not None:
             announce.append(news)
+        else:
+            repeated.append(meta)
         results.append(Stored(news or meta, outcome, is_news=news is not None))
     try:
-        announce_instances(archive, announce)
+        announce_instances(archive, announce, repeated)
     except Unavailable as e:
         # The files stay: the sender repeats, and finds them SAME and not yet announced.
-        announced = set(map(id, announce))
+        announced = set(map(id, [*announce, *repeated]))
         return [e if isinstance(r, Stored) and id(r.meta) in announced else r for r in results]
     return results
 
@@ -425,12 +435,18 @@ def as_stored(archive: Archive, meta: DicomStoreMeta) -> DicomStoreMeta:
     )
 
 
-def announce_instances(archive: Archive, metas: Iterable[DicomStoreMeta]) -> None:
-    """Publish receptions to `storage_queue` and `log_queue`, durably, in one go."""
+def announce_instances(
+    archive: Archive, metas: Iterable[DicomStoreMeta], repeated: Iterable[DicomStoreMeta] = ()
+) -> None:
+    """Publish receptions to `storage_queue` and `log_queue`, durably, in one go.
+
+    Those that `repeated` what is known already are only put on record.
+    """
     messages = []
     for meta in metas:
         body, key = meta.to_json(), meta.key
         messages.append(Message(Topic.STORAGE, key, body))
         messages.append(Message(Topic.LOG, key, body))
+    messages += [Message(Topic.LOG, meta.key, meta.to_json()) for meta in repeated]
     if messages:
         archive.log.publish(messages)

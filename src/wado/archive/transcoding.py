@@ -202,7 +202,7 @@ def _read(archive: Archive, piece: Piece) -> bytes:
         case Computed():
             return piece.make()
         case FileSlice():
-            with archive.store.open(piece.path) as file:
+            with archive.store.open(piece.path, ahead=piece.ahead) as file:
                 file.seek(piece.offset)
                 data = file.read(piece.length)
             if len(data) != piece.length:

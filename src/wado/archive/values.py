@@ -93,7 +93,7 @@ class StoredValue:
 
     def _read(self, offset: int, length: int) -> bytes:
         """Read from the file, which isn't kept open: nobody would say when to close it."""
-        with self._store.open(self._path) as file:
+        with self._store.open(self._path, ahead=(offset, length)) as file:
             file.seek(offset)
             return file.read(length)
 

@@ -2,8 +2,11 @@
 
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from threading import Event, Thread
+from typing import cast
 
+from wado import vitals
 from wado.archive.catalogue import catalogue_batch
 from wado.archive.journal import Journals
 from wado.dicom.uids import SeriesRef
@@ -43,8 +46,9 @@ def run(archive: Archive, settings: ConsumerSettings, stop: Event) -> None:
             stop.set()
 
     loaders = [
-        Thread(target=guarded, args=item, name=f"load-{item[1]}", daemon=True)
-        for item in LOADED.items()
+        Thread(target=guarded, args=(topic, table), name=f"load-{table}", daemon=True)
+        for topic, table in LOADED.items()
+        if table in settings.load_tables
     ]
     for loader in loaders:
         loader.start()
@@ -70,8 +74,10 @@ def catalogue_storage(archive: Archive, settings: ConsumerSettings, stop: Event)
                 Topic.STORAGE, _CATALOGUE_GROUP, stop, max_messages=settings.batch_messages
             ):
                 began = time.monotonic()
-                catalogue_batch(archive, journals, batch)
-                batch.commit()
+                with vitals.at("catalogue"):
+                    catalogue_batch(archive, journals, batch)
+                    batch.commit()
+                _count_catalogued(batch, time.monotonic() - began)
                 patience.reset()
                 if len(batch.messages) < settings.batch_messages // 2:
                     # Each batch costs some flushes, and those who wait for an acknowledgement wait
@@ -88,16 +94,32 @@ def load_topic(
     patience = _Patience(f"load {table}", stop)
     while not stop.is_set():
         try:
-            archive.warehouse.count(table)  # opened now, too
+            # Opened now, too; a table that is missing is told before there are records for it.
+            archive.warehouse.query(f"SELECT tenant_id FROM {table} LIMIT 1")  # noqa: S608
             for batch in archive.log.read(
                 topic, _LOADER_GROUP, stop, max_messages=settings.batch_messages * 4
             ):
-                load_batch(archive, table, batch)
-                batch.commit()
+                began = time.monotonic()
+                with vitals.at(cast("vitals.Activity", f"load {table}")):
+                    load_batch(archive, table, batch)
+                    batch.commit()
+                _count_loaded(batch, time.monotonic() - began)
                 patience.reset()
                 stop.wait(settings.load_interval_s)
         except (Unavailable, OutOfResources) as e:
             patience.wait(e)
+
+
+def _count_catalogued(batch: Batch, seconds: float) -> None:
+    vitals.count("wado_batches_catalogued")
+    vitals.count("wado_messages_catalogued", len(batch.messages))
+    vitals.count("wado_catalogue_seconds", seconds)
+
+
+def _count_loaded(batch: Batch, seconds: float) -> None:
+    vitals.count("wado_loads")
+    vitals.count("wado_messages_loaded", len(batch.messages))
+    vitals.count("wado_load_seconds", seconds)
 
 
 def load_batch(archive: Archive, table: Table, batch: Batch) -> None:
@@ -105,18 +127,28 @@ def load_batch(archive: Archive, table: Table, batch: Batch) -> None:
     if any(_REMOVAL in m.body for m in batch.messages):
         _load_with_removals(archive, table, batch)
         return
+    _load(archive, table, batch, batch.messages, batch.label)
+
+
+def _load(
+    archive: Archive, table: Table, batch: Batch, messages: Sequence[Delivered], label: str
+) -> None:
+    """Load messages; if there are some that do not fit, each half by itself.
+
+    So a bad one is found with few loads. A replay halves in the same way, to the same labels.
+    """
+    # A message of the access log holds several records, one to a line.
+    rows = [line for m in messages for line in m.body.splitlines()]
     try:
-        # A message of the access log holds several records, one to a line.
-        rows = [line for m in batch.messages for line in m.body.splitlines()]
-        archive.warehouse.load(table, rows, batch.label)
-    except InvalidMessage:
-        # One bad row must not hold back the others: find it.
-        for message in batch.messages:
-            label = f"{batch.label}-{message.offset}"
-            try:
-                archive.warehouse.load(table, message.body.splitlines(), label)
-            except InvalidMessage as e:
-                batch.reject(message, str(e))
+        archive.warehouse.load(table, rows, label)
+    except InvalidMessage as e:
+        if len(messages) == 1:
+            batch.reject(messages[0], str(e))
+            return
+        middle = len(messages) // 2
+        for half in (messages[:middle], messages[middle:]):
+            name = f"{batch.label}-{half[0].offset}-{half[-1].offset}"
+            _load(archive, table, batch, half, name)
 
 
 def _load_with_removals(archive: Archive, table: Table, batch: Batch) -> None:
@@ -142,12 +174,12 @@ def _load_with_removals(archive: Archive, table: Table, batch: Batch) -> None:
                 rows[series, image.sop_instance_uid] = message
         except InvalidMessage as e:
             batch.reject(message, str(e))
-    for series, uids in removed.items():
+    for number, (series, uids) in enumerate(removed.items()):
         gone = sorted(uid for uid in uids if (series, uid) not in rows)
         if gone:
-            archive.warehouse.delete(series, gone)
+            archive.warehouse.delete(series, gone, f"{batch.label}-removed-{number}")
     if rows:
-        archive.warehouse.load(table, [m.body for m in rows.values()], batch.label)
+        _load(archive, table, batch, list(rows.values()), batch.label)
 
 
 class _Patience:
@@ -161,6 +193,7 @@ class _Patience:
     def wait(self, e: WadoError) -> None:
         self._delay_s = min(max(self._delay_s * 2, _FIRST_BACK_OFF_S), _LONGEST_BACK_OFF_S)
         _log.warning("waiting", doing=self._what, reason=str(e), retry_in_s=self._delay_s)
+        vitals.count("wado_waits")
         self._stop.wait(self._delay_s)
 
     def reset(self) -> None:

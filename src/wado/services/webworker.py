@@ -1,11 +1,14 @@
 """wado-webworker: metadata of series that changed, storage commitments, and what has expired."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from threading import Event, Thread
 
+from wado import vitals
 from wado.archive.commitment import forget_commitments, work_on
 from wado.archive.describe import correct_count, describe_series, describe_study
 from wado.archive.grace import compact, is_sparse, purge
@@ -30,6 +33,10 @@ _COMMITMENT_GROUP = "wado-commitment"
 _BACK_OFF_S = 2.0
 _SETTLE_S = 15.0
 _SETTLE_POLL_S = 0.1
+_TOGETHER = 50
+"""Studies that are described, and then taken off the waiting list in one transaction."""
+_DESCRIBE_LOCK_S = 60.0
+"""For how long others leave a study alone, should its webworker die or be slow."""
 
 
 @dataclass(slots=True)
@@ -49,7 +56,8 @@ def run(
 ) -> None:
     """Describe series at rest, and work on storage commitments, until `stop` is set.
 
-    Now and then the log is trimmed, and what has expired is purged.
+    Now and then the log is trimmed, and what has expired is purged. Several webworkers share the
+    work by locks of the cache, which only spare double work: all of it may be done twice.
     """
     failures: list[BaseException] = []
 
@@ -85,17 +93,28 @@ def _describe_and_purge(
     next_purge_s = time.monotonic() + purge_interval_s
     while not stop.is_set():
         try:
+            began = time.monotonic()
             worker.look(stop)
+            vitals.count("wado_describe_seconds", time.monotonic() - began)
             if time.monotonic() >= next_trim_s:
                 next_trim_s = time.monotonic() + _TRIM_INTERVAL_S
-                for topic in Topic:
-                    archive.log.trim(topic, keep_s=log_settings.retention_s)
+                with vitals.at("housekeeping"):
+                    _trim(archive, keep_s=log_settings.retention_s)
             if time.monotonic() >= next_purge_s:
-                more = worker.purge(deleted_keep_s=deleted_keep_s)
+                with vitals.at("housekeeping"):
+                    more = worker.purge(deleted_keep_s=deleted_keep_s)
                 next_purge_s = time.monotonic() + (0 if more else purge_interval_s)
         except (Unavailable, OutOfResources) as e:
             _log.warning("waiting", reason=str(e))
+            vitals.count("wado_waits")
         stop.wait(settings.interval_s)
+
+
+def _trim(archive: Archive, *, keep_s: float) -> None:
+    with archive.cache.lock("trim", ttl_s=_TRIM_INTERVAL_S) as held:
+        if held:
+            for topic in Topic:
+                archive.log.trim(topic, keep_s=keep_s)
 
 
 def work_on_commitments(archive: Archive, stop: Event) -> None:
@@ -164,30 +183,60 @@ class Webworker:
         return self._describe(due, stop)
 
     def purge(self, *, deleted_keep_s: float) -> bool:
-        """Remove for good what has expired; whether there is more of it."""
+        """Remove for good what has expired, unless another does; whether there is more of it."""
         archive = self._archive
-        files = purge(archive, self._journals, keep_s=deleted_keep_s, limit=_MAX_PURGED)
-        results = forget_commitments(archive, keep_s=archive.commitments_keep_s)
+        with archive.cache.lock("purge", ttl_s=_PURGE_INTERVAL_S) as held:
+            if not held:
+                return False
+            files = purge(archive, self._journals, keep_s=deleted_keep_s, limit=_MAX_PURGED)
+            results = forget_commitments(archive, keep_s=archive.commitments_keep_s)
         if files or results:
             _log.info("purged", deleted_files=files, commitments=results)
         return files >= _MAX_PURGED
 
     def _describe(self, due: list[tuple[SeriesRef, int]], stop: Event) -> int:
-        done: list[tuple[SeriesRef, int]] = []
+        of_study: dict[StudyRef, list[tuple[SeriesRef, int]]] = defaultdict(list)
         for ref, version in due:
-            if stop.is_set():
-                break
-            if self._describe_one(ref):
-                done.append((ref, version))
-        for study in dict.fromkeys(ref.study for ref, _ in done):
+            of_study[ref.study].append((ref, version))
+        studies, count = iter(of_study.items()), 0
+        while some := list(islice(studies, _TOGETHER)):
+            count += self._describe_together(some, stop)
+        if count:
+            _log.info("described", series=count)
+            vitals.count("wado_series_described", count)
+        return count
+
+    def _describe_together(
+        self, studies: Iterable[tuple[StudyRef, list[tuple[SeriesRef, int]]]], stop: Event
+    ) -> int:
+        """Describe series of studies that no other webworker is at; how many were described.
+
+        The locks are held until the waiting list knows, or others would look at them once more.
+        """
+        done: list[tuple[SeriesRef, int]] = []
+        with ExitStack() as locks:
+            for study, series in studies:
+                if stop.is_set():
+                    break
+                name = f"describe:{study.tenant_id}:{study.study_instance_uid}"
+                lock = self._archive.cache.lock(name, ttl_s=_DESCRIBE_LOCK_S)
+                if locks.enter_context(lock):
+                    with vitals.at("describe"):
+                        done += self._describe_study(study, series)
+            if done:
+                self._archive.index.mark_described(done)
+        for ref, _ in done:
+            self._waiting.pop(ref, None)
+        return len(done)
+
+    def _describe_study(
+        self, study: StudyRef, series: list[tuple[SeriesRef, int]]
+    ) -> list[tuple[SeriesRef, int]]:
+        done = [(ref, version) for ref, version in series if self._describe_one(ref)]
+        if done:
             with _only_this_fails(study):
                 describe_study(self._archive, self._journals, study)
-        if done:
-            self._archive.index.mark_described(done)
-            for ref, _ in done:
-                self._waiting.pop(ref, None)
-            _log.info("described", series=len(done))
-        return len(done)
+        return done
 
     def _describe_one(self, ref: SeriesRef) -> bool:
         """Describe a series; whether it is done with until it changes again."""

@@ -187,7 +187,7 @@ def test_long_private_elements_before_the_uids_stay_out_of_memory(archive: Archi
 
 
 class TestDuplicates:
-    def test_same_bytes_known_to_the_journal_is_no_new_work(
+    def test_same_bytes_known_to_the_journal_is_put_on_record_and_no_other_work(
         self, recorded: Archive, log: RecordingLog
     ) -> None:
         ds = synthetic.ct()
@@ -198,7 +198,9 @@ class TestDuplicates:
         (again,) = commit(recorded, received(recorded, ds))
         assert isinstance(again, Stored)
         assert again.outcome is StoreOutcome.SAME
-        assert log.published == []
+        assert not again.is_news
+        assert [m.topic for m in log.published] == [Topic.LOG]
+        assert DicomStoreMeta.from_json(log.published[0].body).trace_id == again.meta.trace_id
 
     def test_same_bytes_not_yet_known_is_announced_again(
         self, recorded: Archive, log: RecordingLog
@@ -267,7 +269,8 @@ class TestDuplicates:
             catalogued(recorded, first.meta)
         meta = DicomStoreMeta.from_json(log.published[0].body)
         assert (meta.digest, meta.file_size) == (first.meta.digest, first.meta.file_size)
-        assert len(log.published) == 2, "known to the journal the second time"
+        topics = [m.topic for m in log.published]
+        assert topics == [Topic.STORAGE, Topic.LOG, Topic.LOG], "known to the journal then"
 
 
 def catalogued(archive: Archive, meta: DicomStoreMeta) -> None:

@@ -71,7 +71,10 @@ def test_refuses_while_an_archive_runs(settings: Settings) -> None:
 
     from wado.cli_tools import synthesize_with_progress  # noqa: PLC0415  # slow
 
-    with RunLock(settings.storage.root, "wado up"), pytest.raises(Unavailable, match="wado up"):
+    with (
+        RunLock(settings.storage.root / "run", "wado up"),
+        pytest.raises(Unavailable, match="wado up"),
+    ):
         synthesize_with_progress(
             settings, range(3), manifest=None, out=Console(), err=Console(stderr=True)
         )

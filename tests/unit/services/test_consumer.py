@@ -146,3 +146,48 @@ def test_rows_are_loaded_and_removed_in_their_order_and_in_a_replay(archive: Arc
 def replaced_label(batch: OneBatch) -> OneBatch:
     batch.label = "dicom_image_queue-0-0-1"
     return batch
+
+
+def test_a_row_that_does_not_fit_among_deletions_is_a_dead_letter(archive: Archive) -> None:
+    """It is a record of an image, and the warehouse can't hold its number."""
+    bad = image(2).replace(b'"file_size":1', b'"file_size":"much"')
+    batch = OneBatch(image(1), removal(3), bad, image(4))
+    for _ in range(2):
+        consumer.load_batch(archive, "dicom_image_meta", batch)
+    rows = archive.warehouse.query("select sop_instance_uid as uid from dicom_image_meta")
+    assert sorted(row["uid"] for row in rows) == ["1.2.3.1", "1.2.3.4"]
+    assert len(batch.rejected) == 2
+    assert all("file_size" in reason or "much" in reason for reason in batch.rejected)
+
+
+def test_a_bad_row_is_found_with_few_loads(archive: Archive) -> None:
+    class Counting(Failing):
+        loads = 0
+
+        def load(self, *args: Any) -> Any:
+            Counting.loads += 1
+            return self._port.load(*args)
+
+    counting: Any = Counting(archive.warehouse, "", Unavailable(""), 0)
+    batch = OneBatch(*(image(n) for n in range(200)), b"{}", *(image(n) for n in range(201, 256)))
+    consumer.load_batch(replace(archive, warehouse=counting), "dicom_image_meta", batch)
+    assert archive.warehouse.count("dicom_image_meta") == 255
+    assert len(batch.rejected) == 1
+    assert Counting.loads < 20
+
+
+def test_tables_that_others_load_are_left_to_them(archive: Archive) -> None:
+    settings = ConsumerSettings(load_interval_s=0, load_tables=("dicom_state_meta",))
+    store(archive, synthetic.ct())
+    stop = threading.Event()
+    thread = threading.Thread(target=consumer.run, args=(archive, settings, stop))
+    thread.start()
+    try:
+        wait_until(
+            lambda: archive.warehouse.count("dicom_state_meta") == 1, timeout_s=60, reason="loaded"
+        )
+    finally:
+        stop.set()
+        thread.join(20)
+    assert archive.log.lag(Topic.LOG, "wado-warehouse") == 1
+    assert archive.warehouse.count("dicom_object_meta") == 0

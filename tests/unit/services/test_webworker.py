@@ -39,6 +39,36 @@ def test_describes_what_rests(archive: Archive) -> None:
     assert view.described
 
 
+def test_leaves_alone_what_another_is_at(archive: Archive) -> None:
+    taken, free = synthetic.ct(study="1"), synthetic.ct(study="2")
+    store(archive, taken, free)
+    catalogue_all(archive)
+    study = series_of(taken).study
+    worker = Webworker(archive, AT_ONCE)
+    name = f"describe:{study.tenant_id}:{study.study_instance_uid}"
+    with archive.cache.lock(name, ttl_s=60) as held:
+        assert held
+        assert worker.look(STOP) == 1
+        assert archive.store.version(f"{series_document_path(series_of(taken))}.json") is None
+        assert worker.look(STOP) == 0
+    assert worker.look(STOP) == 1
+    with archive.cache.lock(name, ttl_s=60) as held:
+        assert held, "it was let go of"
+
+
+def test_one_purges_at_a_time(archive: Archive) -> None:
+    worker = Webworker(archive, AT_ONCE)
+    store(archive, synthetic.ct())
+    catalogue_all(archive)
+    request_deletion(archive, series_of(synthetic.ct()).study)
+    catalogue_all(archive)
+    with archive.cache.lock("purge", ttl_s=60):
+        worker.purge(deleted_keep_s=0)
+        assert list(deleted_files(archive.store))
+    worker.purge(deleted_keep_s=0)
+    assert not list(deleted_files(archive.store))
+
+
 def test_series_that_cannot_be_described_stops_no_other(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:

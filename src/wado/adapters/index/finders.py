@@ -58,7 +58,7 @@ class Finder:
     is_sorted: bool = False
     few: int = _FEW
     pieces: tuple[str, ...] = ()
-    rows: tuple[int, ...] = ()
+    rows: tuple[Any, ...] = ()
 
     @property
     def rank(self) -> int:

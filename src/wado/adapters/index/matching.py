@@ -23,6 +23,7 @@ class Columns(Protocol):
 
 _LAST = "\U0010ffff"  # sorts behind every text that begins alike
 _ENDS = "^= ,"
+_TOO_LARGE = 1 << 63
 _WILDCARD = re.compile(r"[*?]")
 _LIKE = str.maketrans({"%": "!%", "_": "!_", "!": "!!", "*": "%", "?": "_"})
 
@@ -198,6 +199,7 @@ def _one_of_many(column: ColumnElement[Any], value: str) -> Condition:
 
 def _number(column: ColumnElement[Any], value: str) -> Condition:
     try:
-        return column == int(value)
+        number = int(value)
     except ValueError:
         return false()
+    return column == number if abs(number) < _TOO_LARGE else false()

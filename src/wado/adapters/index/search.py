@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from sqlalchemy import Connection
 
-from wado.adapters.index import late_pages, statements, text_search
+from wado.adapters.index import late_pages, statements
 from wado.adapters.index.finders import (
     NEWEST,
     Finder,
@@ -16,13 +16,19 @@ from wado.adapters.index.finders import (
 )
 from wado.adapters.index.matching import asked, keywords
 from wado.adapters.index.positions import Positions
+from wado.adapters.index.text_search import Texts
 from wado.dicom.matching import Level, Match, Query
 from wado.errors import InvalidRequest
 from wado.ports import Row
 
 
-def search(connection: Connection, query: Query, positions: Positions) -> list[Row]:
-    """Read the study or series rows that match, in their order.
+def search(
+    connection: Connection,
+    query: Query,
+    positions: Positions,
+    texts: Texts = statements.TRIGRAM_TABLES,
+) -> list[Row]:
+    """Read the study or series rows that match, in their order; `texts` is the database's way.
 
     Raises
     ------
@@ -44,9 +50,9 @@ def search(connection: Connection, query: Query, positions: Positions) -> list[R
     ways = finders(query, matches)
     finder = exact(ways)
     if finder is None:
-        ways = [_looked_up(connection, f) for f in ways]
+        ways = [_looked_up(connection, query, f, texts) for f in ways]
         finder = choose(ways, count, keys=len(matches)) or walk(query)
-    found = statements.Search(query, of_study, of_series, finder)
+    found = statements.Search(query, of_study, of_series, finder, texts)
     if finder.place == "ordered":
         return _ordered(connection, found)
     if query.offset and not query.order:
@@ -71,16 +77,14 @@ def _late(connection: Connection, found: statements.Search, positions: Positions
     return rows
 
 
-def _looked_up(connection: Connection, finder: Finder) -> Finder:
+def _looked_up(connection: Connection, query: Query, finder: Finder, texts: Texts) -> Finder:
     """Look up the pieces of a text."""
     if not finder.pieces or finder.match is None:
         return finder
-    keyword = finder.match.keyword
-    question = text_search.question(connection, keyword, finder.pieces)
-    if question is None:
-        return replace(finder, few=0)
-    rows = text_search.rows_with(keyword, question).limit(finder.few)
-    return replace(finder, rows=tuple(connection.execute(rows).scalars()))
+    rows = texts.look_up(
+        connection, query.tenant_id, finder.match.keyword, finder.pieces, finder.few
+    )
+    return replace(finder, few=0) if rows is None else replace(finder, rows=rows)
 
 
 def _ordered(connection: Connection, found: statements.Search) -> list[Row]:
@@ -104,9 +108,15 @@ def _ordered(connection: Connection, found: statements.Search) -> list[Row]:
 
 
 def _rows(connection: Connection, found: statements.Search) -> list[Row]:
+    is_walk = statements.walks_keys(found)
+    if is_walk:
+        found.texts.walk(connection, begins=True)
     result = connection.execute(statements.page(found))
     names = tuple(result.keys())
-    return [dict(zip(names, row, strict=True)) for row in result.all()]
+    rows: list[Row] = [dict(zip(names, row, strict=True)) for row in result.all()]
+    if is_walk:
+        found.texts.walk(connection, begins=False)
+    return rows
 
 
 def _check(query: Query) -> None:

@@ -22,7 +22,6 @@ from sqlalchemy import (
     tuple_,
 )
 
-from wado.adapters.index import text_search
 from wado.adapters.index.finders import Finder, sought
 from wado.adapters.index.matching import Columns, conditions, keywords
 from wado.adapters.index.positions import Position
@@ -34,6 +33,7 @@ from wado.adapters.index.tables import (
     study,
     study_modality,
 )
+from wado.adapters.index.text_search import Texts, TrigramTables
 from wado.dicom.matching import Level, Match, Order, Query
 from wado.dicom.uids import SeriesRef
 
@@ -61,6 +61,7 @@ SEARCHABLE: dict[Level, frozenset[str]] = {
 """Keywords that a search can match, by level."""
 
 Statement = Select[Any]
+TRIGRAM_TABLES: Texts = TrigramTables()
 
 
 def one_series(ref: SeriesRef) -> Statement:
@@ -121,6 +122,7 @@ class Search:
     of_study: Sequence[Match]
     of_series: Sequence[Match]
     finder: Finder
+    texts: Texts = TRIGRAM_TABLES
     after: Position | None = None
     undated_too: bool = False
 
@@ -147,21 +149,33 @@ def page(search: Search) -> Statement:
     Rows that an index gives in order are read at once, and those that are skipped not at all.
     Otherwise the keys of the page are sorted out first, and only then its rows are read.
     """
-    if search.in_order and not _starts_elsewhere(search):
+    if search.in_order and not _starts_elsewhere(search) and not walks_keys(search):
         columns = [(_INSIDE if c.table is series else _FOUND).c[c.name] for c in _row(search.query)]
         return _find(search, columns)
-    keys = _find(search, _keys(search)).subquery("page")
-    return (
+    is_walk = walks_keys(search)
+    sorted_by = [_FOUND.c[name] for name in SORTED_BY] if is_walk else []
+    keys = _find(search, [*_keys(search), *sorted_by]).subquery("page")
+    rows = (
         select(*_row(search.query))
         .select_from(_rows_of(keys))
         .where(*(table.c.tenant_id == search.query.tenant_id for table in _tables(search.query)))
-        .order_by(*_order(search, _Either(study.c, series.c), study.c, series.c))
     )
+    if is_walk:  # said of the keys, which come in this order
+        ends = [] if search.query.level is Level.STUDY else [keys.c.series_instance_uid]
+        return rows.order_by(*_newest_first(keys.c, keys.c.study_instance_uid, *ends))
+    return rows.order_by(*_order(search, _Either(study.c, series.c), study.c, series.c))
 
 
 def _starts_elsewhere(search: Search) -> bool:
     """Whether rows are skipped in a table that does not hold all of a row's columns."""
     return search.in_order and search.place in {"modality", "series"}
+
+
+def walks_keys(search: Search) -> bool:
+    """Whether many rows may be passed over on the way, of which only an index is read."""
+    if not search.texts.walks_keys or search.place != "newest" or not search.in_order:
+        return False
+    return search.query.offset > 0 or len(_dated(search)) < len(search.of_study)
 
 
 def _keys(search: Search) -> list[ColumnElement[Any]]:
@@ -286,7 +300,7 @@ def _found(search: Search) -> list[ColumnElement[bool]]:
     """Say what must hold of a study by other tables, and by the index of an order."""
     finder = search.finder
     if search.place == "text" and finder.match and finder.match.keyword in _OF_STUDY:
-        return [text_search.is_among(_FOUND, finder.rows)]
+        return [search.texts.is_among(_FOUND, finder.rows)]
     if search.place == "modality" and finder.match:
         of = select(study_modality.c.study_instance_uid).where(
             study_modality.c.tenant_id == search.query.tenant_id,
@@ -352,7 +366,7 @@ def _series_conditions(search: Search) -> list[ColumnElement[bool]]:
     columns = _Either(_Compared(_FOUND), _LookedUp(_INSIDE, *names))
     fits = conditions(columns, search.of_series, fuzzy=search.query.fuzzy)
     if search.place == "text" and finder.match and finder.match.keyword not in _OF_STUDY:
-        fits.append(text_search.is_among(_INSIDE, finder.rows))
+        fits.append(search.texts.is_among(_INSIDE, finder.rows))
     return fits
 
 

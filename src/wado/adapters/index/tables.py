@@ -17,6 +17,8 @@ metadata = MetaData()
 
 # Compared byte by byte everywhere, so that prefixes and ranges can use an index.
 _TEXT = Text().with_variant(Text(collation="C"), "postgresql")
+# SQLite's integers are of any length anyway.
+_NUMBER = Integer().with_variant(BigInteger(), "postgresql")
 
 PATIENT_FIELDS = (
     "patient_id",
@@ -61,7 +63,7 @@ NUMBERS = frozenset(
 
 
 def _columns(names: tuple[str, ...]) -> list[Column[Any]]:
-    return [Column(name, Integer if name in NUMBERS else _TEXT) for name in names]
+    return [Column(name, _NUMBER if name in NUMBERS else _TEXT) for name in names]
 
 
 patient = Table(
@@ -81,8 +83,8 @@ study = Table(
     Column("study_instance_uid", _TEXT, primary_key=True),
     *_columns(STUDY_FIELDS),
     Column("modalities_in_study", _TEXT),
-    Column("number_of_study_related_series", Integer, nullable=False, server_default=text("0")),
-    Column("number_of_study_related_instances", Integer, nullable=False, server_default=text("0")),
+    Column("number_of_study_related_series", _NUMBER, nullable=False, server_default=text("0")),
+    Column("number_of_study_related_instances", _NUMBER, nullable=False, server_default=text("0")),
     *(Column(f"{name}_search", _TEXT) for name in NAMES),
 )
 

@@ -1,14 +1,14 @@
 """Text within text (``*smith*``): which rows to look at; the conditions of a search compare them.
 
-Each database has its own way to do this, and this is the only module that knows it. SQLite has
-tables of every three characters in a row (FTS5, made in migration 0002).
+Each database has its own way to do this. SQLite has tables of every three characters in a row
+(FTS5, made in migration 0002); PostgreSQL's way is in `postgresql_texts`.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from sqlalchemy import (
@@ -117,9 +117,59 @@ def rows_with(keyword: str, asked: str) -> Select[Any]:
     )
 
 
-def is_among(rows: FromClause, numbers: Sequence[int]) -> ColumnElement[bool]:
-    """Whether a row of an alias is one of those that were found."""
-    listed: ColumnElement[str] = bindparam("numbers", orjson.dumps(numbers).decode())
-    values: Select[Any] = select(literal_column("value")).select_from(func.json_each(listed))
-    number: ColumnElement[int] = literal_column(f"{rows.description}.rowid")
-    return number.in_(values)
+class Texts(Protocol):
+    """How a database finds the rows that may hold a text."""
+
+    @property
+    def walks_keys(self) -> bool:
+        """Whether an index that is walked should give keys alone; the rows are read by them."""
+        ...
+
+    def walk(self, connection: Connection, *, begins: bool) -> None:
+        """Say that rows are to be taken as an index gives them, or no longer."""
+        ...
+
+    def look_up(
+        self,
+        connection: Connection,
+        tenant_id: str,
+        keyword: str,
+        pieces: Sequence[str],
+        most: int,
+    ) -> tuple[Any, ...] | None:
+        """List up to `most` rows that hold all pieces of a text; None if there are too many."""
+        ...
+
+    def is_among(self, rows: FromClause, found: Sequence[Any]) -> ColumnElement[bool]:
+        """Whether a row of an alias is one of those that were found."""
+        ...
+
+
+class TrigramTables:
+    """How SQLite does it; rows are known by their numbers."""
+
+    walks_keys = False
+
+    def walk(self, connection: Connection, *, begins: bool) -> None:
+        """Nothing: SQLite takes them so."""
+
+    def look_up(
+        self,
+        connection: Connection,
+        tenant_id: str,  # noqa: ARG002 - the tables hold all tenants
+        keyword: str,
+        pieces: Sequence[str],
+        most: int,
+    ) -> tuple[int, ...] | None:
+        """List the numbers of rows."""
+        asked = question(connection, keyword, pieces)
+        if asked is None:
+            return None
+        return tuple(connection.execute(rows_with(keyword, asked).limit(most)).scalars())
+
+    def is_among(self, rows: FromClause, found: Sequence[int]) -> ColumnElement[bool]:
+        """Whether the number of a row is one of those."""
+        listed: ColumnElement[str] = bindparam("numbers", orjson.dumps(found).decode())
+        values: Select[Any] = select(literal_column("value")).select_from(func.json_each(listed))
+        number: ColumnElement[int] = literal_column(f"{rows.description}.rowid")
+        return number.in_(values)

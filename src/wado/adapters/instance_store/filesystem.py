@@ -3,7 +3,6 @@
 import fcntl
 import itertools
 import os
-import re
 import threading
 import time
 import weakref
@@ -14,6 +13,13 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
 from wado.adapters.instance_store.incoming import IncomingFile
+from wado.adapters.instance_store.layout import (
+    OURS,
+    checked,
+    is_tenant,
+    original_of,
+    same_data_set,
+)
 from wado.adapters.instance_store.posix import (
     append_whole,
     failure,
@@ -24,23 +30,16 @@ from wado.adapters.instance_store.posix import (
     translated,
 )
 from wado.archive.paths import instance_path
-from wado.dicom.part10 import read_file_meta
-from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef, validate_tenant_id
+from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef
 from wado.errors import InvalidRequest, NotFound, WadoError
 from wado.ports import Incoming, StoredFile, StoreOutcome
 
-_COMPARE_BYTES = 1 << 20
-_HEAD_BYTES = 1 << 16
 _MAX_KNOWN_FOLDERS = 20_000
 _MAX_TRIES = 20
 """How often a folder is made that others remove while it is empty."""
 _TEMPORARY = ".part"
-_OURS = ("incoming", "metadata", "quarantine", "deleted", "derived", "commitments")
-"""Folders below the root that are no tenants and yet hold files of ours."""
 _SYNCFS_FROM = 3
 """From so many files on, one flush of the file system is quicker than one of each file."""
-_FILE_NAME = re.compile(r"([0-9.]+)\.dcm(\.\d+)?\Z", re.ASCII)
-
 
 T = TypeVar("T")
 
@@ -155,8 +154,9 @@ class FilesystemInstanceStore:
 
     @staticmethod
     def _compared(file: IncomingFile, target: str, *, replace: bool) -> StoreOutcome:
-        if _same_data_set(file.temporary, target):
-            return StoreOutcome.SAME
+        with open(file.temporary, "rb") as ours, open(target, "rb") as theirs:
+            if same_data_set(ours, theirs):
+                return StoreOutcome.SAME
         if not replace:
             return StoreOutcome.DIFFERENT
         os.replace(file.temporary, target)
@@ -208,8 +208,8 @@ class FilesystemInstanceStore:
 
     # -------------------------------------------------------------- reading
 
-    def open(self, path: str) -> BinaryIO:
-        """Open for reading."""
+    def open(self, path: str, *, ahead: tuple[int, int] | None = None) -> BinaryIO:  # noqa: ARG002
+        """Open for reading; the system reads ahead by itself."""
         with translated(path):
             return open(self._absolute(path), "rb")
 
@@ -251,20 +251,18 @@ class FilesystemInstanceStore:
                 return [os.path.join(root, under)]
         if not os.path.isdir(root):
             return []
-        return [os.path.join(root, name) for name in sorted(os.listdir(root)) if _is_tenant(name)]
+        return [os.path.join(root, name) for name in sorted(os.listdir(root)) if is_tenant(name)]
 
     def _stored_file(
         self, root: str, folder: str, name: str, *, numbered: bool
     ) -> StoredFile | None:
         path = os.path.join(folder, name)
-        parts = os.path.relpath(path, root).split("/")
-        match = _FILE_NAME.match(name)
-        if len(parts) != 4 or match is None or (match[2] and not numbered):
+        ref = original_of(os.path.relpath(path, root), numbered=numbered)
+        if ref is None:
             return None
         try:
-            ref = InstanceRef.of(parts[0], parts[1], parts[2], match[1])
             status = os.stat(path)
-        except (WadoError, FileNotFoundError):
+        except FileNotFoundError:
             return None
         return StoredFile(
             ref, os.path.relpath(path, self._root), status.st_size, status.st_mtime, status.st_ctime
@@ -273,7 +271,7 @@ class FilesystemInstanceStore:
     def abandoned(self, *, older_than_s: float) -> Iterator[str]:
         """Temporary files of processes that died, by the time they were last written to."""
         before = time.time() - older_than_s
-        for top in (*self._tops(self._root, None), *(f"{self._root}/{name}" for name in _OURS)):
+        for top in (*self._tops(self._root, None), *(f"{self._root}/{name}" for name in OURS)):
             for folder, _, names in os.walk(top):
                 for name in names:
                     path = os.path.join(folder, name)
@@ -432,38 +430,10 @@ class FilesystemInstanceStore:
         return True
 
     def _absolute(self, path: str) -> str:
-        if path.startswith("/") or ".." in path.split("/"):
-            raise InvalidRequest(f"not a path below the root: {path[:80]!r}")
-        return f"{self._root}/{path}"
-
-
-def _is_tenant(name: str) -> bool:
-    try:
-        return bool(validate_tenant_id(name))
-    except InvalidRequest:
-        return False
+        return f"{self._root}/{checked(path)}"
 
 
 def _raise_unless_gone(e: OSError) -> None:
     """Say that a folder can't be read: what is in it must not look lost."""
     if not isinstance(e, FileNotFoundError | NotADirectoryError):
         raise failure(e, f"reading the folder {e.filename}") from e
-
-
-def _same_data_set(a: str, b: str) -> bool:
-    """Whether two files hold the same data set in the same transfer syntax.
-
-    File Meta Information and preamble may differ: they tell who wrote the file.
-    """
-    with open(a, "rb") as one, open(b, "rb") as two:
-        heads = [read_file_meta(f.read(_HEAD_BYTES)) for f in (one, two)]
-        if heads[0].transfer_syntax_uid != heads[1].transfer_syntax_uid:
-            return False
-        for file, head in zip((one, two), heads, strict=True):
-            file.seek(head.data_set_offset)
-        while True:
-            left, right = one.read(_COMPARE_BYTES), two.read(_COMPARE_BYTES)
-            if left != right:
-                return False
-            if not left:
-                return True

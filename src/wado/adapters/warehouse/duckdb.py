@@ -85,14 +85,18 @@ class DuckdbWarehouse:
             names = [column[0] for column in result.description or ()]
             return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
-    def delete(self, series: SeriesRef, sop_instance_uids: Sequence[str]) -> None:
-        """Remove instances from `dicom_image_meta`."""
+    def delete(self, series: SeriesRef, sop_instance_uids: Sequence[str], label: str = "") -> None:
+        """Remove instances from `dicom_image_meta`; under a label, once."""
         key = (series.tenant_id, series.study_instance_uid, series.series_instance_uid)
         with (
             self._border(),
             self._session.connection() as connection,
             _transaction(connection, "BEGIN TRANSACTION"),
         ):
+            if label and connection.execute(_IS_LOADED, [label]).fetchone():
+                return
+            if label:
+                connection.execute(_SET_LOADED, [label, datetime.now(UTC).isoformat()])
             connection.execute(_DELETE, [*key, list(sop_instance_uids)])
 
     def clear(self, table: Table) -> None:

@@ -1,19 +1,87 @@
-"""Where the client thinks we are: through proxies, below a prefix, or as it was configured.
+"""Who the client is, and where it thinks we are: through proxies, or as it was configured.
 
 Addresses go into answers (Retrieve URL, BulkDataURI, Content-Location), so nothing that a client or
 proxy writes is taken over unless it is a scheme, a host, a port or a path of plain characters.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
+
+from wado.services.networks import as_address, is_within
+from wado.settings import Network
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._~-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(\d{1,5}))?\Z")
 _PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+){0,16}\Z")
 _MAX_PORT = 65535
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+
+_OF_PROXIES: Final = (
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-sendfile-type",
+)
+"""Headers that are a proxy's to send: from others they are passed over."""
+
+
+class Proxies:
+    """The proxies that may say who asks, and by which address."""
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        self._networks = tuple(networks)
+        self._is_one = lru_cache(maxsize=8192)(self._looked_up)
+
+    def client_of(self, client: str, headers: dict[str, str]) -> str:
+        """Find out who asks, as ``host:port``; takes away headers that only proxies may send.
+
+        Parameters
+        ----------
+        client
+            Who is connected.
+        headers
+            Of the request, by names in lower case; changed in place.
+        """
+        if not self._is_one(client):
+            for name in _OF_PROXIES:
+                headers.pop(name, None)
+            return client
+        if "forwarded" not in headers and "x-forwarded-for" not in headers:
+            return client
+        found = ""
+        for node in reversed(_nodes(headers)):
+            address = as_address(_bare_address(node))
+            if address is None:
+                break
+            found = str(address)
+            if not is_within(found, self._networks):
+                break
+        return client if not found else f"[{found}]:0" if ":" in found else f"{found}:0"
+
+    def _looked_up(self, client: str) -> bool:
+        host = client.rpartition(":")[0].strip("[]")
+        return host == "unix" or is_within(host, self._networks)  # or a socket of this machine
+
+
+def _nodes(headers: Mapping[str, str]) -> list[str]:
+    """Give the clients that proxies name, the nearest one last."""
+    elements = (_pairs(element) for element in headers.get("forwarded", "").split(","))
+    nodes = [element["for"] for element in elements if "for" in element]
+    return nodes or headers.get("x-forwarded-for", "").split(",")
+
+
+def _bare_address(node: str) -> str:
+    """Cut brackets and port off an address (RFC 7239 §6)."""
+    text = node.strip()
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0] if text.count(":") == 1 else text
 
 
 class HeaderLookup(Protocol):
@@ -89,5 +157,9 @@ def _first(value: str | None) -> str:
 @lru_cache(maxsize=64)
 def _forwarded(value: str) -> Mapping[str, str]:
     """First element of a Forwarded header (RFC 7239)."""
-    pairs = (pair.partition("=") for pair in value.split(",", 1)[0].split(";"))
+    return _pairs(value.split(",", 1)[0])
+
+
+def _pairs(element: str) -> dict[str, str]:
+    pairs = (pair.partition("=") for pair in element.split(";"))
     return {name.strip().lower(): text.strip().strip('"') for name, _, text in pairs}

@@ -153,7 +153,8 @@ class Answer:
 
     `length` is given for a `stream` whose length is known. With a `basis` it may be given again to
     who asks the same. With `later` this is no answer yet: what `later` gives is, and it takes its
-    time, in a thread for such work; so do the pieces of an answer that is `slow`.
+    time, in a thread for such work; so do the pieces of an answer that is `slow`. Of a body that
+    the proxy sends in our place, `left_bytes` is the length.
     """
 
     status: int = 200
@@ -164,6 +165,7 @@ class Answer:
     basis: Basis | None = None
     later: Callable[[], "Answer"] | None = None
     slow: bool = False
+    left_bytes: int = 0
 
     @property
     def body_length(self) -> int | None:

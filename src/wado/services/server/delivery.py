@@ -1,22 +1,28 @@
 """The body of an answer: read whole when it is small, else sent piece by piece with flat memory."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
+from http import HTTPStatus
 from io import BytesIO
 from time import monotonic
+from urllib.parse import quote
 
 from wado.archive.pieces import Computed, FileSlice, OpenFiles, Piece, cut, piece_length
-from wado.services.server.calls import Answer
+from wado.services.server.calls import Answer, Call
 from wado.services.server.exchange import Sender
 from wado.services.server.outflow import FileRange
 from wado.services.server.service import Service
 
 WHOLE_BYTES = 64 << 10
 """Bodies up to this size are read at once; files that are longer go out by sendfile."""
+_LEFT_BYTES = 256 << 10
+"""Of what is shorter, a proxy gets as many a second from us as it reads itself."""
 CHUNK_BYTES = 512 << 10
 _FLUSH_S = 0.1
 """How long pieces that come slowly are gathered."""
+_KEPT_BY_PROXY = frozenset({"accept-ranges", "cache-control", "content-disposition"})
 _FEW_BYTES = 32 << 10
 """Pieces that are smaller on average are gathered: a system call for each would cost more."""
 
@@ -78,6 +84,46 @@ def _filled(
                 return False
         at = end
     return True
+
+
+def left_to_proxy(service: Service, call: Call, answer: Answer) -> Answer:
+    """Leave a body that is a file, or a range of one, to the proxy if it wants that.
+
+    It reads the file itself, and works out ranges as we would.
+    """
+    location = service.settings.x_accel_location
+    if not location or call.headers.get("x-sendfile-type") != "X-Accel-Redirect":
+        return answer
+    file = answer.pieces[0] if len(answer.pieces) == 1 and answer.stream is None else None
+    if not isinstance(file, FileSlice) or call.method != "GET" or file.length < _LEFT_BYTES:
+        return answer
+    store = service.archive.store
+    found = store.version(file.path) if store.local_path(file.path) is not None else None
+    if found is None or _whole_length(answer, file) != found[1]:
+        return answer
+    headers = [*_for_proxy(answer)]
+    headers.append(("x-accel-redirect", f"{location}/{quote(file.path)}"))
+    return replace(answer, headers=headers, pieces=(), left_bytes=file.length)
+
+
+def _for_proxy(answer: Answer) -> Iterator[tuple[str, str]]:
+    """Leave out the header that nginx makes; rename those that it would keep for what follows.
+
+    If it can't read the file it asks again, and those of this answer would join the next one's.
+    """
+    is_part = answer.status == HTTPStatus.PARTIAL_CONTENT
+    for name, value in answer.headers:
+        if name != ("content-range" if is_part else "accept-ranges"):
+            yield (f"x-left-{name}" if name in _KEPT_BY_PROXY else name), value
+
+
+def _whole_length(answer: Answer, file: FileSlice) -> int:
+    """Length that the file has if the answer is all of it, or a range in the client's sense."""
+    if answer.status != HTTPStatus.PARTIAL_CONTENT:
+        return file.length if not file.offset else -1
+    chosen, _, length = dict(answer.headers)["content-range"].rpartition("/")
+    start = chosen.removeprefix("bytes ").partition("-")[0]
+    return int(length) if start == str(file.offset) else -1
 
 
 async def make_ready(service: Service, answer: Answer) -> None:

@@ -9,9 +9,16 @@ from urllib.parse import unquote
 
 from wado.errors import NotFound, WadoError
 from wado.services.server.access_log import Access, Target
-from wado.services.server.addresses import prefix_of, without_prefix
+from wado.services.server.addresses import Proxies, prefix_of, without_prefix
 from wado.services.server.calls import Answer, Call
-from wado.services.server.delivery import WHOLE_BYTES, deliver, make_ready, whole, whole_at_once
+from wado.services.server.delivery import (
+    WHOLE_BYTES,
+    deliver,
+    left_to_proxy,
+    make_ready,
+    whole,
+    whole_at_once,
+)
 from wado.services.server.dispatch import cross_origin, error_answer, handle, in_thread
 from wado.services.server.exchange import Exchange, Scope
 from wado.services.server.outflow import FileRange
@@ -49,10 +56,12 @@ class WebApplication:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._prefix = prefix_of(service.settings.root_path, service.settings.public_url)
+        self._proxies = Proxies(service.settings.trusted_proxies)
 
     def now(self, scope: Scope, exchange: Exchange) -> bool | Coroutine[Any, Any, None]:
         """Answer from memory or an open file, if the same was asked before and still holds."""
         exchange.began = perf_counter()
+        scope.client = self._proxies.client_of(scope.client, scope.headers)
         if scope.method != "GET":
             return False
         key = self._service.prepared.key(scope)
@@ -70,7 +79,7 @@ class WebApplication:
             if body is None:
                 return False
         exchange.response_bytes(answer.status, answer.headers, body)
-        self._log_again(scope, exchange, found, len(body))
+        self._log_again(scope, exchange, found, len(body) + answer.left_bytes)
         return True
 
     def _memory_now(
@@ -195,6 +204,7 @@ class WebApplication:
 
 async def _send(at: _At, answer: Answer) -> tuple[Answer, int]:
     """Send an answer; what was sent, and how many bytes of body."""
+    answer = left_to_proxy(at.service, at.call, answer)
     length = answer.body_length
     if answer.status in _EMPTY_STATUSES or at.call.method == "HEAD":
         headers = answer.headers
@@ -206,12 +216,16 @@ async def _send(at: _At, answer: Answer) -> tuple[Answer, int]:
         answer, body = await _whole_or_again(at, answer)
         at.exchange.response_bytes(answer.status, answer.headers, body)
         _keep(at, answer, body if _in_memory(answer, body) else None)
-        return answer, len(body)
+        return answer, len(body) + answer.left_bytes
     try:
         sent = await _send_ready(at.service, at.exchange, answer)
     except NotFound:
         answer = await _asked_again(at)
-        sent = await _send_ready(at.service, at.exchange, answer)
+        try:
+            sent = await _send_ready(at.service, at.exchange, answer)
+        except NotFound as e:  # the handler did not see that it is gone
+            answer = cross_origin(at.service, at.call, error_answer(e, at.trace_id))
+            sent = await _send_ready(at.service, at.exchange, answer)
     _keep(at, answer, None)
     return answer, sent
 

@@ -39,7 +39,7 @@ class Peers:
 
 def _address(name: Any) -> str:
     if not name:
-        return ":0"
+        return ":0" if name is None else "unix:0"
     host = f"[{name[0]}]" if ":" in name[0] else name[0]
     return f"{host}:{name[1]}"
 

@@ -39,6 +39,7 @@ _SHOWN: Final = (
     "x-forwarded-host",
     "x-forwarded-port",
     "x-forwarded-prefix",
+    "x-sendfile-type",
     "accept-charset",
     "origin",
 )

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
+from wado.archive.health import Watch
 from wado.archive.journal import Journals
 from wado.archive.pieces import OpenFiles
 from wado.archive.pixel_workers import PixelWorkers
 from wado.archive.store import Committer
 from wado.errors import Unavailable
 from wado.ports import Archive
+from wado.services.monitor import ArchiveCollector
 from wado.services.server.access_log import AccessLog
 from wado.services.server.prepared import PreparedAnswers
 from wado.settings import ServerSettings
@@ -35,6 +37,7 @@ class Service:
     committer: Committer
     access_log: AccessLog
     registry: CollectorRegistry
+    watch: Watch
     threads: ThreadPoolExecutor
     intake: ThreadPoolExecutor
     pixels: PixelWorkers
@@ -52,6 +55,8 @@ def open_service(
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
+    watch = Watch(archive)
+    registry.register(ArchiveCollector(watch))
     with ExitStack() as stack:
         files = OpenFiles(archive.store)
         stack.callback(files.close)
@@ -73,6 +78,7 @@ def open_service(
             committer,
             access_log,
             registry,
+            watch,
             threads,
             intake,
             stack.enter_context(closing(_pixel_workers(settings))),

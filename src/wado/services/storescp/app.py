@@ -19,8 +19,11 @@ from wado.archive.store import Committer
 from wado.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from wado.errors import Unavailable
 from wado.ports import Archive
+from wado.services.networks import is_within
 from wado.services.storescp.association import Association, Rules, State
 from wado.services.storescp.negotiation import Policy
+from wado.services.storescp.proxy_protocol import receive_header
+from wado.services.storescp.tls import tls_context
 from wado.settings import StorescpSettings
 from wado.telemetry import get_logger
 
@@ -36,6 +39,9 @@ _DRAIN_S: Final = 4.0
 _FAREWELL_S: Final = 0.5
 """How long peers may take to close after our A-ABORT when we stop."""
 _OUT_OF_DESCRIPTORS_S: Final = 0.2
+_PROXY_HEADER_S: Final = 5.0
+"""How long a proxy may take to say for whom it connects."""
+_HANDSHAKE_S: Final = 10.0
 _log = get_logger("storescp")
 
 
@@ -116,11 +122,13 @@ class Worker:
     def __init__(self, rules: Rules, settings: StorescpSettings, listener: socket.socket) -> None:
         self._rules = rules
         self._limit = settings.max_associations
+        self._proxies = settings.proxy_protocol_from
         self._listener = listener
         self._associations: dict[Association, None] = {}  # in order of arrival
         self._acceptor = _Acceptor(listener, self._connect, self._courtesy)
         self._is_alone = settings.workers == 1
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._tls = tls_context(settings)
+        self._opening: dict[asyncio.Task[None], None] = {}  # in order of arrival
 
     async def serve(self, stop: Event) -> None:
         """Accept and watch until `stop` is set; then drain."""
@@ -134,6 +142,8 @@ class Worker:
             for association in tuple(self._associations):
                 association.check_time(now)
         self._acceptor.stop()
+        for task in self._opening:
+            task.cancel()
         await self._drain()
         _log.info("stopped", host=address[0], port=address[1])
 
@@ -186,17 +196,48 @@ class Worker:
         return min(busy * _COURTESY_S, _MAX_COURTESY_S)
 
     def _connect(self, connection: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        task: asyncio.Task[object] = loop.create_task(
-            loop.connect_accepted_socket(lambda: Association(self._rules, self), connection)
-        )
-        self._tasks.add(task)
-        task.add_done_callback(self._connected)
+        """Begin an association, behind what comes first: PROXY header, TLS handshake.
 
-    def _connected(self, task: asyncio.Task[object]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.warning("connection failed", reason=str(task.exception()))
+        Of many that do not get on with that, the oldest gives way.
+        """
+        if len(self._opening) >= max(self._limit, _MIN_WAITING):
+            next(iter(self._opening)).cancel()
+        address = _peer_address(connection)
+        opening = self._open(connection, address)
+        task = asyncio.get_running_loop().create_task(opening, name=address)
+        self._opening[task] = None
+        task.add_done_callback(self._opened)
+
+    async def _open(self, connection: socket.socket, address: str) -> None:
+        loop = asyncio.get_running_loop()
+        sender = ""
+        with contextlib.ExitStack() as stack:
+            stack.callback(connection.close)
+            if self._proxies and is_within(address, self._proxies):
+                header = await receive_header(connection, timeout_s=_PROXY_HEADER_S)
+                if header is None:  # a proxy that looks whether we are there
+                    return
+                sender = header.source
+            stack.pop_all()
+        await loop.connect_accepted_socket(
+            lambda: Association(self._rules, self, sender),
+            connection,
+            ssl=self._tls,
+            ssl_handshake_timeout=_HANDSHAKE_S if self._tls else None,
+        )
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._opening.pop(task, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            reason = str(error) or type(error).__name__
+            _log.warning("connection refused", address=task.get_name(), reason=reason)
+
+
+def _peer_address(connection: socket.socket) -> str:
+    try:
+        return str(connection.getpeername()[0])
+    except OSError:  # gone already
+        return ""
 
 
 class _Acceptor:

@@ -89,11 +89,15 @@ class Registry(Protocol):
 
 
 class Association(asyncio.BufferedProtocol):
-    """A connection from a peer, from its first byte to its end."""
+    """A connection from a peer, from its first byte to its end.
 
-    def __init__(self, rules: Rules, registry: Registry) -> None:
+    `address` is the peer's where a proxy connects for it; else that of the connection is taken.
+    """
+
+    def __init__(self, rules: Rules, registry: Registry, address: str = "") -> None:
         self._rules = rules
         self._registry = registry
+        self._address = address
         self._loop = asyncio.get_running_loop()
         self._view = memoryview(bytearray(_READ_BYTES))
         self._filled = 0
@@ -120,7 +124,7 @@ class Association(asyncio.BufferedProtocol):
         with contextlib.suppress(OSError):  # without it each response may wait 40 ms
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         name = transport.get_extra_info("peername")
-        self._about = {"address": str(name[0]) if name else ""}
+        self._about = {"address": self._address or (str(name[0]) if name else "")}
         self._registry.add(self)
 
     def get_buffer(self, _sizehint: int) -> memoryview:

@@ -1,0 +1,356 @@
+"""What only the index in PostgreSQL promises: tenants apart, counts right, growth bounded."""
+
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+from alembic import command
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql as dialect
+
+from backing_postgresql import Database
+from contract import child
+from contract.index_data import KEYS, archive, one, said
+from contract.indexes import search, state, uids
+from wado.adapters.index import finders, migrations, statements
+from wado.adapters.index.matching import asked
+from wado.adapters.index.postgresql import PostgresqlIndex
+from wado.adapters.index.postgresql_schema import TENANT_TABLES, prepare
+from wado.adapters.index.postgresql_session import Sessions, driver
+from wado.adapters.index.postgresql_texts import Trigrams
+from wado.adapters.index.tables import study
+from wado.errors import Unavailable
+from wado.ports import Level, Match, Query
+
+CITUS = Path(__file__).resolve().parents[2] / "deploy" / "postgresql" / "citus.sql"
+
+
+@pytest.fixture
+def index(database: Database) -> Iterator[PostgresqlIndex]:
+    opened = PostgresqlIndex(database.url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def superuser(database: Database) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(database.superuser_url, autocommit=True) as connection:
+        yield connection
+
+
+class TestTenants:
+    """Row-level security is a second wall, behind the conditions of each statement."""
+
+    def test_a_forgotten_condition_shows_no_other_tenant(self, index: PostgresqlIndex) -> None:
+        index.put([state("1.1"), state("1.2", tenant_id="u")])
+        with index._sessions.reading("t") as connection:
+            assert connection.execute(select(study.c.tenant_id)).scalars().all() == ["t"]
+        with index._sessions.reading("*") as connection:
+            assert len(connection.execute(select(study.c.tenant_id)).all()) == 2
+
+    def test_without_a_tenant_nothing_is_seen_in_any_table(
+        self, index: PostgresqlIndex, database: Database
+    ) -> None:
+        index.put([state()])
+        with psycopg.connect(database.url) as connection:
+            for table in TENANT_TABLES:
+                assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+            connection.execute("SET wado.tenant_id = 't'")
+            for table in TENANT_TABLES:
+                assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (1,)
+
+    def test_rows_of_another_tenant_cannot_be_written(
+        self, index: PostgresqlIndex, database: Database
+    ) -> None:
+        index.put([state()])
+        with psycopg.connect(database.url) as connection:
+            connection.execute("SET wado.tenant_id = 'u'")
+            assert connection.execute("DELETE FROM series").rowcount == 0
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute("INSERT INTO study_count VALUES ('t', '', 1, 1)")
+
+    def test_text_is_not_found_for_another_tenant(
+        self, index: PostgresqlIndex, database: Database
+    ) -> None:
+        index.put([state(study_description="Abdomen")])
+        asked_for = "SELECT * FROM wado_find_text('t', 'study', 'study_description', %s, 9)"
+        with psycopg.connect(database.url) as connection:
+            connection.execute("SET wado.tenant_id = 't'")
+            assert connection.execute(asked_for, [["%bdo%"]]).fetchall() == [("1.2",)]
+            connection.execute("SET wado.tenant_id = 'u'")
+            assert connection.execute(asked_for, [["%bdo%"]]).fetchall() == []
+
+    def test_the_role_of_the_services_cannot_change_the_tables(self, database: Database) -> None:
+        for statement in ("DROP TABLE study", "ALTER TABLE study DISABLE ROW LEVEL SECURITY"):
+            refused = pytest.raises(psycopg.errors.InsufficientPrivilege)
+            with refused, psycopg.connect(database.url) as connection:
+                connection.execute(statement)
+
+
+class TestCitus:
+    """What `create_distributed_table(…, 'tenant_id')` asks for."""
+
+    def test_every_unique_index_begins_with_the_tenant(self, superuser: psycopg.Connection) -> None:
+        rows = superuser.execute(
+            """SELECT i.indrelid::regclass::text, i.indexrelid::regclass::text, a.attname
+            FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+            JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+            WHERE i.indisunique AND c.relnamespace = 'public'::regnamespace"""
+        ).fetchall()
+        of_one_server = {"alembic_version", "index_generation"}
+        assert {table for table, *_ in rows} == {*TENANT_TABLES, *of_one_server}
+        assert {c for table, _, c in rows if table not in of_one_server} == {"tenant_id"}
+
+    def test_no_foreign_key_leaves_the_tenant(self, superuser: psycopg.Connection) -> None:
+        row = superuser.execute("SELECT count(*) FROM pg_constraint WHERE contype = 'f'").fetchone()
+        assert row == (0,)
+
+    def test_the_script_names_every_table(self) -> None:
+        named = re.findall(r"create_distributed_table\('(\w+)', 'tenant_id'", CITUS.read_text())
+        assert sorted(named) == sorted(TENANT_TABLES)
+
+    @pytest.mark.parametrize("level", [Level.STUDY, Level.SERIES])
+    @pytest.mark.parametrize("matches", KEYS, ids=said)
+    def test_every_table_of_a_search_is_held_to_its_tenant(
+        self, matches: tuple[Match, ...], level: Level
+    ) -> None:
+        query = Query("t", level, matches)
+        told = asked(matches)
+        for finder in [*finders.finders(query, told), finders.walk(query), finders.SORTED]:
+            found = statements.Search(query, *statements.split(told), finder, Trigrams())
+            compiled = statements.page(found).compile(
+                dialect=dialect.dialect(), compile_kwargs={"literal_binds": False}
+            )
+            sql = str(compiled)
+            for alias in set(re.findall(r"(?:FROM|JOIN) ([a-z_]+(?: AS \"?[a-z]+\"?)?)", sql)):
+                name = alias.rpartition(" ")[2]
+                if name != "page":
+                    assert f"{name}.tenant_id = " in sql, sql
+
+
+class TestManyWriters:
+    def test_two_consumers_write_series_of_one_study(self, database: Database) -> None:
+        writers, rounds = 4, 15
+        together = threading.Barrier(writers)
+
+        def put(writer: int) -> None:
+            mine = PostgresqlIndex(database.url)
+            for n in range(rounds):
+                together.wait(30)  # each round makes a study that none of them knows
+                mine.put([state(f"1.{n}", f"{writer}", modality=f"M{writer}")])
+                mine.put([state("9", f"{writer}.{n}", study_id=str(writer))], flush=False)
+            mine.flush()
+            mine.close()
+
+        with ThreadPoolExecutor(writers) as pool:
+            list(pool.map(put, range(writers)))
+        index = PostgresqlIndex(database.url)
+        rows = {row["study_instance_uid"]: row for row in search(index, limit=99)}
+        assert len(rows) == rounds + 1
+        assert rows.pop("9")["number_of_study_related_series"] == writers * rounds
+        for row in rows.values():
+            assert row["number_of_study_related_series"] == writers
+            assert row["modalities_in_study"] == r"M0\M1\M2\M3"
+        with psycopg.connect(database.superuser_url) as connection:
+            counts = connection.execute("SELECT sum(studies), sum(series) FROM study_count")
+            assert counts.fetchone() == (rounds + 1, writers * rounds * 2)
+            kept = connection.execute("SELECT count(*) FROM study_modality").fetchone()
+            assert kept == (rounds * writers + 1,)
+        index.close()
+
+    def test_batches_in_any_order_do_not_stop_each_other(self, database: Database) -> None:
+        states = [state(f"1.{n}", patient_id=f"P{n % 3}", study_date=f"2024010{n % 5}")
+                  for n in range(40)]  # fmt: skip
+
+        def put(writer: int) -> None:
+            mine = PostgresqlIndex(database.url)
+            for n in range(8):
+                turned = states[writer * n :] + states[: writer * n]
+                mine.put(turned[:: -1 if writer % 2 else 1])
+                gone = [state(f"1.{k}", number_of_series_related_instances=0) for k in range(9)]
+                mine.put(gone)
+            mine.close()
+
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(put, range(3)))
+        index = PostgresqlIndex(database.url)
+        index.put(states)
+        assert len(search(index, limit=99)) == 40
+        with psycopg.connect(database.superuser_url) as connection:
+            counts = connection.execute("SELECT sum(studies), sum(series) FROM study_count")
+            assert counts.fetchone() == (40, 40)
+            assert connection.execute("SELECT count(*) FROM patient").fetchone() == (3,)
+        index.close()
+
+
+class TestGrowth:
+    def test_the_same_again_writes_nothing(self, database: Database) -> None:
+        states = archive(30)
+        before = _written(database, lambda index: index.put(states))
+
+        def repeat(index: PostgresqlIndex) -> None:
+            for _ in range(5):
+                index.put(states)
+
+        after = _written(database, repeat)
+        assert before["series"][0] >= len(states)
+        assert after == before
+
+    def test_a_series_that_grows_is_updated_in_place(
+        self, database: Database, superuser: psycopg.Connection
+    ) -> None:
+        before = _written(database, lambda index: index.put([state(f"1.{n}") for n in range(20)]))
+        sizes = _sizes(superuser)
+
+        def grow(index: PostgresqlIndex) -> None:
+            for count in range(2, 302):
+                grown = state(
+                    f"1.{count % 20}",
+                    number_of_series_related_instances=count,
+                    updated_at=str(count),
+                )
+                index.put([grown], flush=False)
+
+        after = _written(database, grow)
+        for table in ("series", "study"):
+            updated, hot = (after[table][i] - before[table][i] for i in (1, 2))
+            assert updated >= 300
+            assert hot >= updated * 0.9, (table, updated, hot)
+            assert _sizes(superuser)[table] <= sizes[table] + 8 * 8192
+
+
+def _written(
+    database: Database, work: Callable[[PostgresqlIndex], object]
+) -> dict[str, tuple[int, ...]]:
+    """Do some work; rows inserted, updated, updated in place, deleted until then, by table."""
+    index = PostgresqlIndex(database.url)
+    work(index)
+    index.close()
+    with psycopg.connect(database.superuser_url, autocommit=True) as connection:
+        # A session tells what it wrote at its end, if not before.
+        others = """SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name = 'wado'"""
+        deadline = time.monotonic() + 20
+        while connection.execute(others).fetchone() != (0,):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        rows = connection.execute(
+            """SELECT relname, n_tup_ins, n_tup_upd, n_tup_hot_upd, n_tup_del
+            FROM pg_stat_user_tables WHERE relname = ANY(%s)""",
+            [list(TENANT_TABLES)],
+        )
+        return {row[0]: tuple(row[1:]) for row in rows.fetchall()}
+
+
+def _sizes(connection: psycopg.Connection) -> dict[str, int]:
+    rows = connection.execute(
+        "SELECT relname, pg_relation_size(oid) FROM pg_class WHERE relname = ANY(%s)",
+        [list(TENANT_TABLES)],
+    )
+    return dict(rows.fetchall())
+
+
+class TestValues:
+    """Nothing that a device sends keeps a batch from being written."""
+
+    def test_longer_than_an_index_takes(self, index: PostgresqlIndex) -> None:
+        pick = random.Random(2)
+        noise = "".join(chr(pick.randrange(0x4E00, 0x9FFF)) for _ in range(6000))
+        long = state("1.1", patient_name=noise, patient_id=noise, study_description=noise)
+        index.put([long, state("1.2")])
+        assert uids(search(index)) == ["1.1", "1.2"]
+        (found,) = search(index, one("patient_id", "wildcard", f"{noise[:40]}*"))
+        assert noise.startswith(found["patient_id"])
+
+    def test_numbers_longer_than_32_bits(self, index: PostgresqlIndex) -> None:
+        index.put([state(series_number=1 << 40), state("1.3", series_number=-(1 << 62))])
+        assert uids(search(index, one("series_number", "single", str(1 << 40)))) == ["1.2"]
+        assert search(index, one("series_number", "single", str(1 << 70))) == []
+
+
+@pytest.fixture
+def no_tables(server: object, request: pytest.FixtureRequest) -> Iterator[Database]:
+    database = server.database(is_migrated=False)  # type: ignore[attr-defined]
+    yield database
+    server.drop(database)  # type: ignore[attr-defined]
+
+
+Act = Callable[[PostgresqlIndex], object]
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda index: index.put([state()]),
+        search,
+        lambda index: index.awaiting_description(1),
+    ],
+    ids=["put", "search", "awaiting_description"],
+)
+def test_tables_that_are_missing_are_named(no_tables: Database, act: Act) -> None:
+    index = PostgresqlIndex(no_tables.url)
+    with pytest.raises(Unavailable, match="wado init"):
+        act(index)
+    index.close()
+
+
+class TestMigration:
+    def test_services_refuse_older_tables_and_bear_newer_ones(
+        self, no_tables: Database, request: pytest.FixtureRequest
+    ) -> None:
+        said_first = prepare(no_tables.url, no_tables.owner_url, timeout_s=10)
+        assert migrations.HEAD in said_first[0]
+        assert prepare(no_tables.url, no_tables.owner_url, timeout_s=10) != said_first
+        for revision, is_borne in (("0002", False), ("9999", True)):
+            with psycopg.connect(no_tables.superuser_url) as connection:
+                connection.execute("UPDATE alembic_version SET version_num = %s", [revision])
+            index = PostgresqlIndex(no_tables.url)
+            request.addfinalizer(index.close)
+            if is_borne:
+                index.put([state()])
+                told = prepare(no_tables.url, no_tables.owner_url, timeout_s=10)
+                assert "newer" in told[0]
+            else:
+                with pytest.raises(Unavailable, match="wado init"):
+                    index.put([state()])
+
+    def test_several_at_once_make_one_set_of_tables(self, no_tables: Database) -> None:
+        def migrate() -> None:
+            prepare(no_tables.url, no_tables.owner_url, timeout_s=30)
+
+        child.complete(migrate, processes=3)
+        index = PostgresqlIndex(no_tables.url)
+        index.put([state()])
+        assert len(search(index)) == 1
+        index.close()
+
+    def test_from_revision_1_and_back(self, no_tables: Database) -> None:
+        _alembic(no_tables, command.upgrade, "0001")
+        with psycopg.connect(no_tables.owner_url) as owner:
+            owner.execute("""INSERT INTO study (tenant_id, study_instance_uid, study_date,
+                number_of_study_related_series) VALUES ('t', '1.2', '20240131', 1)""")
+            owner.execute("""INSERT INTO series (tenant_id, study_instance_uid, series_instance_uid,
+                modality, number_of_series_related_instances, version, awaits_description)
+                VALUES ('t', '1.2', '1.2.1', 'CT', 1, 7, true)""")
+        for _ in range(2):
+            prepare(no_tables.url, no_tables.owner_url, timeout_s=10)
+            index = PostgresqlIndex(no_tables.url)
+            key = one("modalities_in_study", "single", "CT")
+            assert uids(search(index, key)) == ["1.2"]
+            assert [version for _, version in index.awaiting_description(9)] == [7]
+            index.close()
+            _alembic(no_tables, command.downgrade, "0001")
+
+
+def _alembic(database: Database, run: Callable[..., object], revision: str) -> None:
+    owner = Sessions(database.owner_url, timeout_s=10, connections=1, is_bounded=False)
+    with owner.begun("BEGIN") as connection:
+        run(migrations.configuration(connection), revision)
+        driver(connection).execute("COMMIT")
+    owner.close()

@@ -1,0 +1,185 @@
+"""What only the message log on Kafka promises."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+import backing_kafka
+from backing import kafka
+from backing.program import free_port
+from contract.message_logs import GROUP, Open, bodies, messages, take
+from real import require
+from wado.adapters.message_log.kafka import KafkaMessageLog
+from wado.adapters.message_log.kafka_cluster import MAX_MESSAGE_BYTES, Cluster
+from wado.adapters.message_log.kafka_topics import prepare
+from wado.errors import InvalidRequest, TooLarge, Unavailable
+from wado.records import Topic
+
+_ONE = [Topic.STORAGE]
+
+
+@pytest.fixture
+def url(run_folder: Path) -> str:
+    return f"{backing_kafka.shared_kafka(run_folder)}/{backing_kafka.new_prefix()}"
+
+
+class TestTopics:
+    def test_are_made_once_and_left_as_they_are(self, url: str) -> None:
+        settings = backing_kafka.settings(url, partitions=2)
+        made = prepare(Cluster.of(url, settings), settings, _ONE)
+        assert made[0].startswith("2 topics were made")
+        assert prepare(Cluster.of(url, settings), settings, _ONE) == ["2 topics are there"]
+        other = backing_kafka.settings(url, partitions=3)
+        lines = prepare(Cluster.of(url, other), other, _ONE)
+        assert any("partitions is 2; the settings say 3" in line for line in lines)
+
+    def test_too_few_brokers_are_named(self, url: str) -> None:
+        settings = backing_kafka.settings(url, replication_factor=3)
+        with pytest.raises(InvalidRequest, match="does not make the topic"):
+            prepare(Cluster.of(url, settings), settings, _ONE)
+
+    def test_missing_ones_are_not_made_by_use(self, url: str) -> None:
+        log = KafkaMessageLog(Cluster.of(url, backing_kafka.settings(url)))
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="wado init"):
+                log.publish(messages("x"))
+        with pytest.raises(Unavailable, match="wado init"):
+            next(log.read(Topic.STORAGE, GROUP, Event()))
+        with pytest.raises(Unavailable, match="wado init"):
+            log.lag(Topic.STORAGE, GROUP)
+        backing_kafka.prepared(url, _ONE)
+        log.publish(messages("x"))
+        assert bodies(take(log, 1)) == [b"x"]
+        log.close()
+
+
+class TestSizes:
+    def test_a_message_of_megabytes_passes_and_a_larger_one_is_refused(
+        self, open_kafka_log: Open
+    ) -> None:
+        log = open_kafka_log()
+        long = "x" * MAX_MESSAGE_BYTES
+        with pytest.raises(TooLarge):
+            log.publish(messages("small", long + "x"))
+        assert log.lag(Topic.STORAGE, GROUP) == 0
+        log.publish(messages(long, "behind"))
+        assert b"".join(bodies(take(log, 2))) == (long + "behind").encode()
+
+
+def test_nobody_there_is_unavailable_at_once() -> None:
+    url = f"kafka://127.0.0.1:{free_port()}"
+    log = KafkaMessageLog(Cluster.of(url, backing_kafka.settings(url)))
+    for limit_s in (4.0, 2.5):
+        began = time.monotonic()
+        with pytest.raises(Unavailable):
+            log.publish(messages("x"))
+        assert time.monotonic() - began < limit_s
+    with pytest.raises(Unavailable):
+        next(log.read(Topic.STORAGE, GROUP, Event()))
+    with pytest.raises(Unavailable):
+        log.lag(Topic.STORAGE, GROUP)
+    log.close()
+
+
+@pytest.mark.parametrize("bad", ["kafka://", "kafka:///prefix", "kafka://h:1/a.b", "kafka://h:1/ä"])
+def test_an_address_without_server_or_with_a_strange_prefix_is_refused(bad: str) -> None:
+    with pytest.raises(InvalidRequest):
+        Cluster.of(bad, backing_kafka.settings(bad))
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A broker of its own behind TLS and SASL: its address, and the file of its certificate."""
+    require("java")
+    require("mvn")
+    folder = tmp_path_factory.mktemp("secured")
+    key, certificate, both = folder / "key.pem", folder / "certificate.pem", folder / "both.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            *subject,
+            *files,
+        ],
+        check=True,
+        capture_output=True,
+    )
+    both.write_bytes(key.read_bytes() + certificate.read_bytes())
+    port, inner, controller = free_port(), free_port(), free_port()
+    login = (
+        "org.apache.kafka.common.security.plain.PlainLoginModule required"
+        ' username="x" password="x" user_wado="se/cret";'
+    )
+    (program,) = kafka.brokers(
+        folder,
+        properties={
+            "listeners": f"PLAINTEXT://127.0.0.1:{inner},SAFE://127.0.0.1:{port},"
+            f"CONTROLLER://127.0.0.1:{controller}",
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,"
+            "SAFE:SASL_SSL",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(both),
+            "sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.safe.plain.sasl.jaas.config": login,
+        },
+        ports=[(inner, controller)],
+    )
+    try:
+        program.start()
+        program.wait()
+        yield f"127.0.0.1:{port}", certificate
+    finally:
+        program.kill()
+
+
+class TestSecurity:
+    def test_tls_and_a_password_of_a_file(self, secured: tuple[str, Path], tmp_path: Path) -> None:
+        server, certificate = secured
+        (tmp_path / "password").write_text("se/cret\n")
+        cluster = backing_kafka.prepared(
+            f"kafka://wado@{server}",
+            _ONE,
+            security="sasl_tls",
+            sasl_mechanism="PLAIN",
+            password_file=tmp_path / "password",
+            ca_file=certificate,
+        )
+        log = KafkaMessageLog(cluster)
+        log.publish(messages("secret"))
+        assert bodies(take(log, 1)) == [b"secret"]
+        assert "se/cret" not in repr(cluster)
+        log.close()
+
+    def test_a_wrong_password_is_unavailable(self, secured: tuple[str, Path]) -> None:
+        server, certificate = secured
+        url = f"kafka://wado:wrong@{server}"
+        settings = backing_kafka.settings(
+            url, security="sasl_tls", sasl_mechanism="PLAIN", ca_file=certificate
+        )
+        log = KafkaMessageLog(Cluster.of(url, settings))
+        with pytest.raises(Unavailable) as caught:
+            log.publish(messages("x"))
+        assert "wrong" not in str(caught.value)
+        log.close()
+
+    def test_a_certificate_that_nobody_signed_is_refused(self, secured: tuple[str, Path]) -> None:
+        server, _ = secured
+        url = f"kafka://wado:se%2Fcret@{server}"
+        settings = backing_kafka.settings(url, security="sasl_tls", sasl_mechanism="PLAIN")
+        log = KafkaMessageLog(Cluster.of(url, settings))
+        with pytest.raises(Unavailable):
+            log.publish(messages("x"))
+        log.close()

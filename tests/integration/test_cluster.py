@@ -1,0 +1,367 @@
+"""`make cluster`: its outside contract, real files through nginx, and services that go away."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from dicomweb_client.api import DICOMwebClient
+
+import real
+import synthetic
+from chaos.images import data_set_of
+from chaos.watch import wait_drained
+from dicomweb_site import FRAMES, parts_of
+from running_cluster import RunningCluster
+from service import wait_until
+from wado.errors import WadoError
+from wado.services.association import Peer
+from wado.services.storescu import DicomFile, SendSummary, find_files, send
+
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
+OF_EACH = {
+    "kafka": 3, "postgresql": 1, "redis": 1, "nginx": 1, "doris": 1,
+    "storescp": 2, "server": 2, "consumer": 2, "webworker": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    with RunningCluster(tmp_path_factory.mktemp("cluster") / "data") as running:
+        yield running
+
+
+def send_all(cluster: RunningCluster, *paths: Path) -> SendSummary:
+    return send(list(paths), Peer.parse(cluster.destination), associations=2)
+
+
+def write(folder: Path, **common: Any) -> list[Path]:
+    """Write a small series."""
+    folder.mkdir(parents=True)
+    paths = []
+    for ds in synthetic.ct_series(4, **common):
+        paths.append(folder / f"{ds.SOPInstanceUID}.dcm")
+        paths[-1].write_bytes(synthetic.part10(ds))
+    return paths
+
+
+def search(cluster: RunningCluster, path: str, **headers: str) -> list[dict[str, Any]]:
+    answer = requests.get(
+        f"{cluster.dicomweb}/{path}",
+        headers={"accept": "application/dicom+json", **headers},
+        timeout=60,
+    )
+    assert answer.status_code in {200, 204}, answer.text
+    return list(answer.json()) if answer.content else []
+
+
+# ------------------------------------------------------------------ the contract
+
+
+def test_cluster_json_names_every_member(cluster: RunningCluster) -> None:
+    facts = cluster.facts
+    assert Counter(m["kind"] for m in facts["members"].values()) == OF_EACH
+    for name in ("kafka-1", "kafka-3", "postgresql", "redis", "nginx", "doris", "webworker-2"):
+        os.kill(cluster.pid(name), 0)
+    assert facts["dicomweb"] == facts["http"] + "/dicomweb"
+    assert requests.get(facts["http"] + "/readyz", timeout=10).status_code == 200
+    assert requests.get(facts["http"] + "/", timeout=10).status_code == 200
+    for path in (facts["storage_root"], facts["config"]):
+        assert Path(path).is_relative_to(cluster.root)
+    for command in ("check", "status", "init"):
+        done = cluster.wado(command)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["storescp-1", "server-2", "consumer-1", "webworker-1", "nginx",
+                                  "redis", "doris", "postgresql", "kafka-2"])  # fmt: skip
+def test_member_that_dies_is_started_again(cluster: RunningCluster, name: str) -> None:
+    before = cluster.facts
+    os.kill(cluster.pid(name), signal.SIGKILL)
+    wait_until(
+        lambda: cluster.pid(name) != before["members"][name]["pid"],
+        timeout_s=10,
+        reason=f"another {name}",
+    )
+    after = cluster.facts
+    after["members"].pop(name)
+    before["members"].pop(name)
+    assert after == before
+    wait_until(lambda: is_ready(cluster), timeout_s=60, reason="ready again")
+
+
+def test_database_that_is_asked_to_stop_is_started_again(cluster: RunningCluster) -> None:
+    """By itself it would wait for our services to go, and let nobody else in."""
+    before = cluster.pid("postgresql")
+    os.kill(before, signal.SIGTERM)
+    wait_until(lambda: cluster.pid("postgresql") != before, timeout_s=20, reason="another one")
+    wait_until(lambda: is_ready(cluster), timeout_s=60, reason="ready again")
+
+
+def is_ready(cluster: RunningCluster) -> bool:
+    try:
+        return requests.get(cluster.facts["http"] + "/readyz", timeout=10).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+# ------------------------------------------------------------------ real files
+
+
+@pytest.fixture(scope="module")
+def by_dimse(cluster: RunningCluster, corpus: Path) -> dict[str, Path]:
+    """The whole corpus by C-STORE through nginx: files that were taken, by SOP Instance UID."""
+    summary = send_all(cluster, corpus)
+    refused = {f.path for f in summary.failures}
+    files = [f for f in find_files([corpus]) if isinstance(f, DicomFile)]
+    assert summary.files_sent == len(files) - len(refused) > 300
+    assert all("A700" not in f.reason for f in summary.failures), summary.failures
+    return {f.sop_instance_uid: f.path for f in files if f.path not in refused}
+
+
+def agrees(cluster: RunningCluster) -> None:
+    took_s, left = wait_drained(cluster.facts, 120)
+    assert not left, (took_s, left)
+    check = cluster.wado("check", "--deep")
+    assert check.returncode == 0, check.stdout + check.stderr
+
+
+def test_corpus_by_c_store_is_kept_bit_for_bit(
+    cluster: RunningCluster, by_dimse: dict[str, Path]
+) -> None:
+    agrees(cluster)
+    stored = {p.stem: p for p in Path(cluster.facts["storage_root"], "default").glob("*/*/*.dcm")}
+    for uid, path in by_dimse.items():
+        assert data_set_of(stored[uid].read_bytes()) == data_set_of(path.read_bytes()), path
+
+
+def test_counts_agree_by_every_way_to_ask(
+    cluster: RunningCluster, by_dimse: dict[str, Path]
+) -> None:
+    wait_drained(cluster.facts, 120)
+    seen: Counter[str] = Counter()
+    for study in search(cluster, "studies?limit=1000"):
+        path = f"studies/{study['0020000D']['Value'][0]}"
+        rows = search(cluster, f"{path}/series?limit=1000")
+        counts = [row["00201209"]["Value"][0] for row in rows]
+        assert study["00201206"]["Value"] == [len(rows)]
+        assert study["00201208"]["Value"] == [sum(counts)]
+        for row, count in zip(rows, counts, strict=True):
+            uid = row["0020000E"]["Value"][0]
+            metadata = search(cluster, f"{path}/series/{uid}/metadata")
+            assert len(metadata) == count
+            seen.update(m["00080018"]["Value"][0] for m in metadata)
+    assert all(seen[uid] == 1 for uid in by_dimse)
+
+
+def test_corpus_by_stow_is_kept_as_sent(cluster: RunningCluster, corpus: Path) -> None:
+    files = [f for f in find_files([corpus]) if isinstance(f, DicomFile)]
+    headers = {"content-type": "application/dicom", "x-tenant": "by-stow"}
+
+    def store(file: DicomFile) -> tuple[DicomFile, int]:
+        answer = requests.post(
+            f"{cluster.dicomweb}/studies",
+            data=file.path.read_bytes(),
+            headers=headers,
+            timeout=60,
+        )
+        return file, answer.status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(store, files))
+    assert {status for _, status in answers} <= {200, 409}
+    taken = {f.sop_instance_uid: f.path for f, status in answers if status == 200}
+    assert len(taken) > 300
+    root = Path(cluster.facts["storage_root"], "by-stow")
+    stored = {p.stem: p for p in root.glob("*/*/*.dcm")}
+    assert stored.keys() == taken.keys()
+    for uid, path in taken.items():
+        assert stored[uid].read_bytes() == path.read_bytes()
+    agrees(cluster)
+
+
+def test_independent_client_finds_and_retrieves(
+    cluster: RunningCluster, by_dimse: dict[str, Path]
+) -> None:
+    client = DICOMwebClient(cluster.dicomweb)
+    for study in client.search_for_studies(limit=5):
+        uid = study["0020000D"]["Value"][0]
+        series = client.search_for_series(study_instance_uid=uid)[0]["0020000E"]["Value"][0]
+        metadata = client.retrieve_series_metadata(uid, series)
+        assert len(metadata) == len(client.search_for_instances(uid, series))
+        first = metadata[0]["00080018"]["Value"][0]
+        url = f"{cluster.dicomweb}/studies/{uid}/series/{series}/instances/{first}"
+        # Whole files come from nginx (X-Accel-Redirect), frames from the server.
+        whole = requests.get(
+            url, headers={"accept": "application/dicom; transfer-syntax=*"}, timeout=30
+        )
+        assert data_set_of(whole.content) == data_set_of(by_dimse[first].read_bytes())
+        if "00280010" in metadata[0] and "00280008" not in metadata[0]:
+            frames = requests.get(f"{url}/frames/1", headers={"accept": FRAMES}, timeout=30)
+            assert frames.status_code == 200, frames.text
+            assert len(parts_of(frames)) == 1
+
+
+def test_what_was_acknowledged_is_visible_within_a_second(
+    cluster: RunningCluster, tmp_path: Path
+) -> None:
+    delays = []
+    for n in range(30):
+        (path, *_) = write(tmp_path / str(n), study="fresh", series=f"fresh-{n}")
+        assert not send_all(cluster, path).failures
+        began = time.monotonic()
+        wanted = f"studies?StudyInstanceUID={synthetic.uid('study', 'SYN-1', 'fresh')}"
+        wait_until(
+            lambda wanted=wanted, n=n: (
+                [  # type: ignore[misc]
+                    row["00201206"]["Value"][0] for row in search(cluster, wanted)
+                ]
+                == [n + 1]
+            ),
+            timeout_s=10,
+            reason="visible",
+        )
+        delays.append(time.monotonic() - began)
+    assert sorted(delays)[-2] < 1.0, sorted(delays)
+
+
+# ------------------------------------------------------------------ services that go away
+
+
+def dead(cluster: RunningCluster, how: str, kind: str) -> AbstractContextManager[None]:
+    return cluster.gone(kind) if how == "gone" else cluster.frozen(kind)
+
+
+@pytest.mark.parametrize("how", ["gone", "frozen"])
+@pytest.mark.parametrize("kind", ["postgresql", "doris", "redis"])
+def test_reception_goes_on_without(
+    cluster: RunningCluster, tmp_path: Path, kind: str, how: str
+) -> None:
+    paths = write(tmp_path / "images", study=f"without {kind}", series=how)
+    with dead(cluster, how, kind):
+        summary = send_all(cluster, *paths[:2])
+        assert not summary.failures, summary.failures
+        answer = requests.post(
+            f"{cluster.dicomweb}/studies",
+            data=paths[2].read_bytes(),
+            headers={"content-type": "application/dicom"},
+            timeout=30,
+        )
+        assert answer.status_code == 200, answer.text
+    assert not send_all(cluster, paths[3]).failures
+    agrees(cluster)
+    study = synthetic.uid("study", "SYN-1", f"without {kind}")
+    (row,) = [
+        r for r in search(cluster, f"studies/{study}/series")
+        if r["0020000E"]["Value"][0] == synthetic.uid(study, how, how)
+    ]  # fmt: skip
+    assert row["00201209"]["Value"] == [4]
+
+
+@pytest.mark.parametrize("how", ["gone", "frozen"])
+def test_without_kafka_senders_are_refused_at_once_and_nothing_is_half_done(
+    cluster: RunningCluster, tmp_path: Path, how: str
+) -> None:
+    name = f"without kafka {how}"
+    paths = write(tmp_path / "images", study=name, series=how)
+    others = write(tmp_path / "others", study=f"before {name}", series=how)
+    with dead(cluster, how, "kafka"):
+        wait_until(
+            lambda: refused_by_c_store(cluster, others[0]),
+            timeout_s=30,
+            reason="the receivers notice",
+        )
+        began = time.monotonic()
+        assert refused_by_c_store(cluster, paths[1])
+        assert time.monotonic() - began < 4
+        began = time.monotonic()
+        answer = requests.post(
+            f"{cluster.dicomweb}/studies",
+            data=paths[2].read_bytes(),
+            headers={"content-type": "application/dicom"},
+            timeout=30,
+        )
+        assert answer.status_code == 503, answer.text
+        assert int(answer.headers["retry-after"]) > 0
+        assert time.monotonic() - began < 4
+        study = synthetic.uid("study", "SYN-1", name)
+        assert search(cluster, f"studies?StudyInstanceUID={study}") == []
+    wait_until(
+        lambda: not send_all(cluster, *paths, *others).failures, timeout_s=60, reason="stored again"
+    )
+    agrees(cluster)
+    (row,) = search(cluster, f"studies?StudyInstanceUID={study}")
+    assert row["00201208"]["Value"] == [4]
+
+
+def refused_by_c_store(cluster: RunningCluster, path: Path) -> bool:
+    """Whether the receiver answers A700; AssertionError if it is another failure."""
+    try:
+        (failure,) = send_all(cluster, path).failures or (None,)
+    except WadoError:
+        return False
+    assert failure is None or "A700" in failure.reason, failure
+    return failure is not None
+
+
+def test_lag_is_visible_and_drains_without_help(cluster: RunningCluster, tmp_path: Path) -> None:
+    paths = write(tmp_path / "images", study="lag", series="lag")
+    with cluster.frozen("consumer"):
+        assert not send_all(cluster, *paths).failures
+        status = cluster.wado("status").stdout
+        (line,) = [line for line in status.splitlines() if "storage_queue" in line]
+        assert int(line.split()[1]) >= len(paths), status
+    agrees(cluster)
+    status = cluster.wado("status").stdout
+    assert all(line.split()[1] == "0" for line in status.splitlines() if "_queue" in line), status
+
+
+# ------------------------------------------------------------------ its end, and the next start
+
+
+def test_second_start_goes_on_with_the_data_and_a_killed_one_leaves_nobody(
+    tmp_path: Path,
+) -> None:
+    cluster = RunningCluster(tmp_path / "data")
+    paths = write(tmp_path / "images", study="kept", series="kept")
+    with cluster:
+        facts = cluster.facts
+        assert not send_all(cluster, *paths).failures
+        assert cluster.process is not None
+        cluster.process.kill()  # no goodbye
+        cluster.process.wait()
+        with cluster:
+            assert {**cluster.facts, "members": 0} == {**facts, "members": 0}
+            study = synthetic.uid("study", "SYN-1", "kept")
+            (row,) = search(cluster, f"studies?StudyInstanceUID={study}")
+            assert row["00201208"]["Value"] == [4]
+            agrees(cluster)
+            members = json.dumps(cluster.facts["members"])
+            assert cluster.stop() == 0
+    assert not (cluster.root / "cluster.json").exists()
+    for member in json.loads(members).values():
+        with pytest.raises(ProcessLookupError):
+            os.kill(member["pid"], 0)
+
+
+def test_a_folder_takes_one_cluster_at_a_time(cluster: RunningCluster) -> None:
+    script = real.PROJECT / "scripts" / "cluster.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--root", str(cluster.root)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "another one runs" in done.stderr
