@@ -81,7 +81,7 @@ def site(work: Path, name: str, log_url: str, superuser: str, database: Path) ->
             "url": postgresql.url_of(database, port, database=name),
             "owner_url": postgresql.url_of(database, port, user=postgresql.OWNER, database=name),
         },
-        "consumer": {},
+        "consumer": {"load_tables": []},
     }
     settings = load_settings(None, **values)
     config = work / f"{name}.toml"
@@ -91,7 +91,7 @@ def site(work: Path, name: str, log_url: str, superuser: str, database: Path) ->
             for section, items in values.items()
         )
     )
-    prepare_archive(settings)
+    list(prepare_archive(settings))
     return Site(name, settings, config)
 
 

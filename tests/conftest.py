@@ -100,16 +100,17 @@ def pytest_report_header() -> list[str]:
 
 @pytest.hookimpl(trylast=True)  # behind the shuffling
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the group that takes longest, so that no worker waits for it at the end."""
-    items.sort(key=lambda item: group_of(item.nodeid) != "heavy")
+    """Begin with the groups that take longest, so that no worker waits for one at the end."""
+    items.sort(key=lambda item: _LONGEST_FIRST.get(group_of(item.nodeid), len(_LONGEST_FIRST)))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep tests in one process that would disturb each other or would start an archive each.
 
-    Browser and fault tests run one after the other in one worker. Tests of conformance share what
-    their module, or the corpus, needs; all others what their module needs.
+    Browser tests and faults of one machine run one after the other in one worker, faults of
+    services in one, too. Tests of conformance share what their module, or the corpus, needs; all
+    others what their module needs.
     """
     from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415  # only where it is used
 
@@ -124,10 +125,19 @@ def group_of(nodeid: str) -> str:
     """Group of tests that stay together, by the path of a test."""
     path = nodeid.partition("::")[0].removeprefix("tests/")
     folder = path.partition("/")[0]
+    if path in _OF_SERVICES:
+        return "services"
     if folder in {"browser", "fault"}:
         return "heavy"
     return "corpus" if path in _OF_THE_CORPUS else path
 
+
+_LONGEST_FIRST = {"heavy": 0, "services": 1, "corpus": 2}
+_OF_SERVICES = frozenset(
+    f"fault/test_{name}.py"
+    for name in ("chaos", "doris", "kafka_brokers", "postgresql", "redis", "s3")
+)
+"""Modules that start services of their own, and break them."""
 
 _OF_THE_CORPUS = frozenset(
     f"conformance/test_{name}.py" for name in ("transfer_syntaxes", "metadata")

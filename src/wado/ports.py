@@ -101,6 +101,8 @@ class MessageLog(Protocol):
         Unavailable
             The log can't be written now (also: disk full). It is not known that the messages were
             published; none, some or all of them may be.
+        TooLarge
+            A message is longer than this log ever takes; nothing was published.
         """
         ...
 
@@ -163,7 +165,8 @@ class Index(Protocol):
         Raises
         ------
         Unavailable
-            The database does not answer; nothing was written.
+            The database does not answer. All of it was written, or nothing: if the connection
+            was cut at the end, nobody knows which; putting the same again is right in any case.
         """
         ...
 
@@ -357,10 +360,13 @@ class InstanceStore(Protocol):
         """
         ...
 
-    def append(self, appends: Mapping[str, bytes], *, at: int | None = None) -> bool:
+    def append(
+        self, appends: Mapping[str, bytes], *, at: int | Mapping[str, int] | None = None
+    ) -> bool:
         """Append to journals; whole and durable on return, one writer at a time.
 
-        With `at`, only if the journal is that long; False if it was not.
+        With `at` (of all, or by path), only to journals that are that long; False if one was not:
+        then some of the others may have grown, on a store elsewhere.
         """
         ...
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from pydicom import dcmread
 from pydicom.uid import UID, JPEG2000MCLossless
 
@@ -13,6 +13,7 @@ import real
 from browser.viewer_page import ViewerPage
 from service import RunningArchive
 
+expect.set_options(timeout=15_000)  # other tests share the machine
 FLAGS = (
     "--no-sandbox",
     "--disable-quic",

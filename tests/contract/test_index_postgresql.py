@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -17,8 +18,8 @@ from sqlalchemy.dialects import postgresql as dialect
 from backing_postgresql import Database
 from contract import child
 from contract.index_data import KEYS, archive, one, said
-from contract.indexes import search, state, uids
-from wado.adapters.index import finders, migrations, statements
+from contract.indexes import emptied, search, state, uids
+from wado.adapters.index import finders, migrations, postgresql_writes, statements
 from wado.adapters.index.matching import asked
 from wado.adapters.index.postgresql import PostgresqlIndex
 from wado.adapters.index.postgresql_schema import TENANT_TABLES, prepare
@@ -27,6 +28,7 @@ from wado.adapters.index.postgresql_texts import Trigrams
 from wado.adapters.index.tables import study
 from wado.errors import Unavailable
 from wado.ports import Level, Match, Query
+from wado.records import DicomStateMeta
 
 CITUS = Path(__file__).resolve().parents[2] / "deploy" / "postgresql" / "citus.sql"
 
@@ -254,6 +256,93 @@ def _sizes(connection: psycopg.Connection) -> dict[str, int]:
         [list(TENANT_TABLES)],
     )
     return dict(rows.fetchall())
+
+
+def _difficult() -> list[DicomStateMeta]:
+    """A batch in which states replace, remove, and contradict each other, of two tenants."""
+    states = [
+        state(f"1.{n % 50}", f"{n}", tenant_id="tu"[n % 2], patient_id=f"P{n % 7}",
+              patient_name=f"N\u00e4me\\{n % 7}\t^\n", study_date=f"2024010{n % 9 + 1}",
+              study_time=None if n % 5 else "10", modality="CM"[n % 2] + "TR"[n % 2],
+              study_description=f"a\0b{n}", series_number=n if n % 3 else None)
+        for n in range(300)
+    ]  # fmt: skip
+    again = [replace(s, study_id="2", modality="US") for s in states[40:60]]
+    gone = [replace(s, number_of_series_related_instances=0) for s in states[:30] + states[100:103]]
+    return [*states, *again, *gone, *states[5:10]]
+
+
+def _tables(database: Database) -> dict[str, list[tuple[object, ...]]]:
+    with psycopg.connect(database.superuser_url) as connection:
+        return {
+            table: connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall()
+            for table in ("patient", "study", "series", "study_modality", "study_count")
+        }
+
+
+class TestCopy:
+    """What comes by COPY is what comes as JSON."""
+
+    @pytest.fixture
+    def as_json(
+        self, database: Database, index: PostgresqlIndex, monkeypatch: pytest.MonkeyPatch
+    ) -> dict[str, list[tuple[object, ...]]]:
+        """The tables after a difficult batch; the database is emptied again."""
+        with monkeypatch.context() as patch:
+            patch.setattr(postgresql_writes, "MANY", 10_000)
+            index.put(_difficult())
+        tables = _tables(database)
+        assert all(tables.values())
+        emptied(database)
+        return tables
+
+    def test_a_large_put(
+        self, database: Database, index: PostgresqlIndex, as_json: dict[str, object]
+    ) -> None:
+        index.put(_difficult())
+        assert _tables(database) == as_json
+        index.put(_difficult())
+        assert _tables(database) == as_json
+
+    def test_a_large_put_of_a_role_that_may_make_no_tables(
+        self, database: Database, superuser: psycopg.Connection, as_json: dict[str, object]
+    ) -> None:
+        name = database.url.rpartition("/")[2]
+        superuser.execute(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC")
+        mine = PostgresqlIndex(database.url)
+        mine.put(_difficult())
+        mine.close()
+        superuser.execute(f"GRANT TEMPORARY ON DATABASE {name} TO PUBLIC")
+        assert _tables(database) == as_json
+
+    @pytest.mark.parametrize("role", ["url", "owner_url"])
+    def test_loading(self, database: Database, as_json: dict[str, object], role: str) -> None:
+        loader = PostgresqlIndex(getattr(database, role))
+        before = _indexes(database)
+        with loader.loading() as put:
+            put(_difficult()[:100])
+            put(_difficult()[100:])
+        loader.close()
+        assert _tables(database) == as_json
+        assert _indexes(database) == before
+
+    @pytest.mark.parametrize("role", ["url", "owner_url"])
+    def test_loading_into_a_filled_index(
+        self, database: Database, index: PostgresqlIndex, as_json: dict[str, object], role: str
+    ) -> None:
+        index.put(_difficult()[:150])
+        loader = PostgresqlIndex(getattr(database, role))
+        with loader.loading() as put:
+            put(_difficult())
+        loader.close()
+        assert _tables(database) == as_json
+
+
+def _indexes(database: Database) -> list[tuple[object, ...]]:
+    with psycopg.connect(database.superuser_url) as connection:
+        return connection.execute(
+            "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1"
+        ).fetchall()
 
 
 class TestValues:

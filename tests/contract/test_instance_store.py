@@ -272,6 +272,15 @@ class TestJournals:
         assert store.append({"metadata/t/1/1.journal": b"two\n"}, at=4)
         assert read(store, "metadata/t/1/1.journal") == b"one\ntwo\n"
 
+    def test_appends_to_several_each_at_its_length(self, store: InstanceStore) -> None:
+        one, two = "metadata/t/1/1.journal", "metadata/t/1/2.journal"
+        store.append({one: b"one\n"})
+        assert store.append({one: b"two\n", two: b"a\n"}, at={one: 4, two: 0})
+        assert not store.append({two: b"b\n"}, at={two: 0})
+        assert not store.append({one: b"", two: b"b\n"}, at={one: 8, two: 0})
+        assert read(store, one) == b"one\ntwo\n"
+        assert read(store, two) == b"a\n"
+
     def test_append_goes_to_the_journal_that_has_the_name(self, store: InstanceStore) -> None:
         """Not to one that was replaced or removed while the writer waited for its turn."""
         path, stop = "metadata/t/1/1.journal", threading.Event()

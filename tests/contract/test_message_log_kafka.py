@@ -11,12 +11,14 @@ import pytest
 import backing_kafka
 from backing import kafka
 from backing.program import free_port
+from contract import child
 from contract.message_logs import GROUP, Open, bodies, messages, take
 from real import require
 from wado.adapters.message_log.kafka import KafkaMessageLog
 from wado.adapters.message_log.kafka_cluster import MAX_MESSAGE_BYTES, Cluster
 from wado.adapters.message_log.kafka_topics import prepare
 from wado.errors import InvalidRequest, TooLarge, Unavailable
+from wado.ports import Message
 from wado.records import Topic
 
 _ONE = [Topic.STORAGE]
@@ -68,6 +70,62 @@ class TestSizes:
         assert log.lag(Topic.STORAGE, GROUP) == 0
         log.publish(messages(long, "behind"))
         assert b"".join(bodies(take(log, 2))) == (long + "behind").encode()
+
+
+class TestBacklog:
+    @pytest.mark.parametrize("partitions", [1, 3])
+    def test_is_read_in_full_batches_at_their_bounds(
+        self, open_kafka_log: Open, partitions: int
+    ) -> None:
+        """More than is held in memory, so that fetching is held back and goes on."""
+        log = open_kafka_log(partitions=partitions)
+        count, body = 24_000, b"x" * 3000
+        for n in range(0, count, 4000):
+            log.publish(
+                Message(Topic.STORAGE, str(i // 10), b"%d %s" % (i, body))
+                for i in range(n, n + 4000)
+            )
+        seen: list[int] = []
+        next_offset = dict.fromkeys(range(partitions), 0)
+        stop = Event()
+        for batch in log.read(Topic.STORAGE, GROUP, stop, max_messages=500):
+            first, last = batch.messages[0], batch.messages[-1]
+            assert first.offset == next_offset[first.partition]
+            assert last.offset - first.offset + 1 == len(batch.messages)
+            next_offset[first.partition] = last.offset + 1
+            seen += [int(m.body.split()[0]) for m in batch.messages]
+            if len(seen) == len(batch.messages):
+                time.sleep(2)  # what is fetched meanwhile is more than is held
+            batch.commit()
+            if len(seen) >= count:
+                stop.set()
+        assert sorted(seen) == list(range(count))
+
+    @pytest.mark.parametrize("partitions", [1, 3])
+    def test_a_reader_killed_after_a_commit_leaves_the_bounds_of_the_next_batch(
+        self, open_kafka_log: Open, tmp_path: Path, partitions: int
+    ) -> None:
+        """The end of the next batch goes on record with the commit of the one before it."""
+        open_kafka_log(partitions=partitions).publish(
+            Message(Topic.STORAGE, str(n % 30), b"%d" % n) for n in range(150)
+        )
+        labels = tmp_path / "labels"
+
+        def read(reached: child.Reached) -> None:
+            log = open_kafka_log(partitions=partitions)
+            with labels.open("w") as said:
+                for batch in log.read(Topic.STORAGE, GROUP, Event(), max_messages=6):
+                    print(batch.label, file=said, flush=True)
+                    if batch.messages[0].offset == 12:
+                        reached()
+                    batch.commit()
+
+        child.crash(read)
+        *committed, in_hand = labels.read_text().split()
+        log = open_kafka_log(partitions=partitions)
+        found = [b.label for b in take(log, log.lag(Topic.STORAGE, GROUP), max_messages=5)]
+        assert in_hand in found
+        assert not set(committed) & set(found)
 
 
 def test_nobody_there_is_unavailable_at_once() -> None:

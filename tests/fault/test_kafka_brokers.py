@@ -158,10 +158,7 @@ def test_all_brokers_are_frozen(
     for broker in brokers:
         os.kill(broker.pid, signal.SIGSTOP)
     try:
-        began = time.monotonic()
-        with pytest.raises(Unavailable):
-            log.publish(messages("frozen"))
-        assert time.monotonic() - began < 13
+        _hears_of_it_soon(log, "frozen")
     finally:
         for broker in brokers:
             os.kill(broker.pid, signal.SIGCONT)
@@ -170,6 +167,53 @@ def test_all_brokers_are_frozen(
     assert found.count(b"before") == found.count(b"after") == 1
     # The brokers may have had it in their sockets already: not acknowledged, and perhaps there.
     assert found.count(b"frozen") <= 1
+
+
+def test_one_broker_is_frozen_and_senders_wait(
+    brokers: list[Program], open_log: Callable[[], KafkaMessageLog]
+) -> None:
+    log = open_log()
+    log.publish(messages("before"))
+    os.kill(brokers[0].pid, signal.SIGSTOP)
+    try:
+        for n in range(4):
+            log.publish(messages(n, key=str(n)))
+    finally:
+        os.kill(brokers[0].pid, signal.SIGCONT)
+    assert set(bodies(take(open_log(), 5))) == {b"before", b"0", b"1", b"2", b"3"}
+
+
+def test_senders_hear_soon_that_one_broker_of_three_is_left(
+    brokers: list[Program], open_log: Callable[[], KafkaMessageLog]
+) -> None:
+    log = open_log()
+    log.publish(messages("before"))
+    for broker in brokers[:2]:
+        broker.kill()
+    try:
+        _hears_of_it_soon(log, "away")
+    finally:
+        for broker in brokers[:2]:
+            broker.start()
+        for broker in brokers[:2]:
+            broker.wait()
+    insist(log, "after", within_s=60)
+    found = bodies(take(open_log(), open_log().lag(Topic.STORAGE, GROUP)))
+    assert found.count(b"before") == found.count(b"after") == 1
+    assert found.count(b"away") <= 1, "a message that failed was sent later"
+
+
+def _hears_of_it_soon(log: KafkaMessageLog, body: str) -> None:
+    """Publish while too few brokers answer: the first is told soon, those after it sooner."""
+    took: list[float] = []
+    for n in range(5):
+        began = time.monotonic()
+        with pytest.raises(Unavailable):
+            log.publish(messages(body if n == 0 else f"{body}-{n}"))
+        took.append(time.monotonic() - began)
+    assert took[0] < 4.5
+    assert max(took[1:]) < 4
+    assert min(took[1:]) < 0.5, "each asked for itself"
 
 
 def test_a_killed_reader_is_replaced_with_the_same_bounds(

@@ -16,16 +16,16 @@ import orjson
 from wado.archive.aside import deleted_files, set_deleted_aside
 from wado.archive.describe import documents_of, state_of_row, study_views
 from wado.archive.gone import no_instance, no_series, no_study
+from wado.archive.growth import Growth, grow
 from wado.archive.journal import ON_REQUEST, Journals, deleted_line
 from wado.archive.paths import (
     deletion_path,
     instance_path,
-    journal_path,
     series_document_path,
     study_document_path,
 )
 from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef
-from wado.errors import NotFound
+from wado.errors import NotFound, Unavailable
 from wado.ports import Archive, InstanceStore, Level, Match, Message, Query
 from wado.records import DicomDeleteMeta, DicomImageRemoval, DicomStateMeta, Topic
 
@@ -150,16 +150,16 @@ def _bury(
     archive: Archive, journals: Journals, meta: DicomDeleteMeta, group: Iterable[SeriesRef]
 ) -> int:
     """Append the tombstones of a group of series, together."""
-    appends: dict[str, bytes] = {}
+    growths: list[Growth] = []
     for series in group:
-        view = journals.view(series)
-        chosen = _covered(meta, series, view.entries if view else ())
+        seen = journals.memory(series)
+        chosen = _covered(meta, series, seen.entries if seen else ())
         if chosen:
             lines = [deleted_line(uid, ON_REQUEST, at=meta.delete_requested_at) for uid in chosen]
-            appends[journal_path(series)] = b"".join(lines)
-    if appends:
-        archive.store.append(appends)
-    return sum(lines.count(b"\n") for lines in appends.values())
+            growths.append(Growth(series, seen, b"".join(lines)))
+    if grow(archive.store, journals, growths):
+        raise Unavailable("another consumer has gone on with what this one was at")
+    return sum(growth.lines.count(b"\n") for growth in growths)
 
 
 def _tell(

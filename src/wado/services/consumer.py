@@ -22,6 +22,8 @@ _LOADER_GROUP = "wado-warehouse"
 _LONGEST_PAUSE_S = 0.03
 _FIRST_BACK_OFF_S = 0.2
 _LONGEST_BACK_OFF_S = 10.0
+_STOP_WITHIN_S = 8.0
+"""How long loads in hand are waited for at the end; one that hangs comes again, by its label."""
 
 _REMOVAL = b'"removed_sop_instance_uids":'
 """Tells the record of a removal from that of an image, without parsing each."""
@@ -56,8 +58,9 @@ def run(archive: Archive, settings: ConsumerSettings, stop: Event) -> None:
         catalogue_storage(archive, settings, stop)
     finally:
         stop.set()
+        end = time.monotonic() + _STOP_WITHIN_S
         for loader in loaders:
-            loader.join()
+            loader.join(max(0.0, end - time.monotonic()))
     if failures:
         raise failures[0]
 

@@ -248,10 +248,11 @@ class Webworker:
             described = describe_series(self._archive, self._journals, ref) is not None
         if described:
             return True
-        view = self._journals.view(ref)
-        if view and time.monotonic() - self._waiting[ref].changed_s >= _LONGEST_WAIT_S:
-            # Nothing comes any more, and yet index and journal disagree: the journal is right.
-            correct_count(self._archive, ref, view)
+        if time.monotonic() - self._waiting[ref].changed_s >= _LONGEST_WAIT_S:
+            view = self._journals.view(ref)
+            if view or next(self._archive.store.instances(ref), None) is None:
+                # Nothing comes any more, and yet index and journal disagree: the journal is right.
+                correct_count(self._archive, ref, view)
         return False
 
 

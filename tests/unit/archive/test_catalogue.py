@@ -124,7 +124,7 @@ def test_a_step_that_fails_beside_the_others_leaves_the_batch(
         def __getattr__(self, name: str) -> Any:
             return self.fail if name == method else getattr(getattr(archive, port), name)
 
-        def fail(self, *_: object) -> None:
+        def fail(self, *_: object, **__: object) -> None:
             raise Unavailable(f"{method} is down")
 
     failing: Any = {port: Failing()}

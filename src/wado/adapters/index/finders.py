@@ -107,11 +107,15 @@ def choose(found: Sequence[Finder], count: Callable[[Finder], int], *, keys: int
     in_order = [f for f in found if f.is_sorted]
     if len(found) == len(in_order) == 1:
         return found[0]
+    # The table of modalities holds dates, too: a modality within dates is one range of its index.
+    of_modality = [f for f in in_order if f.place == "modality"]
+    told = sum(f.place in {"modality", "newest"} for f in in_order)
+    if len(of_modality) == 1 and told == len(found) == keys:
+        return of_modality[0]
     counted = [(count(f) / f.few, at) for at, f in enumerate(found) if f.few]
     if counted and min(counted)[0] < 1:
         return found[min(counted)[1]]
-    # The table of modalities is quick for what it holds; else its studies are read one by one.
-    told = sum(f.place in {"modality", "newest"} for f in in_order)
+    # It is quick for what it holds; else its studies are read one by one.
     fit = [f for f in in_order if f.place != "newest" and (f.place != "modality" or told == keys)]
     return fit[0] if fit else None
 

@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import count
 from threading import Lock
@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 from psycopg import errors
+from sqlalchemy import Connection
 
 from wado.adapters.index import postgresql_writes as writes
 from wado.adapters.index import statements
@@ -22,8 +23,11 @@ from wado.adapters.index.postgresql_session import (
     BoundedConnection,
     NoAnswer,
     Sessions,
+    driver,
 )
+from wado.adapters.index.postgresql_staging import MAY_STAGE
 from wado.adapters.index.postgresql_texts import Trigrams
+from wado.adapters.index.postgresql_values import shortened, storable
 from wado.adapters.index.search import search
 from wado.adapters.index.tables import SERIES_FIELDS, STUDY_FIELDS
 from wado.dicom.matching import Match
@@ -50,7 +54,10 @@ _GENERATION = "SELECT generation FROM index_generation"
 _NEW_GENERATION = """INSERT INTO index_generation VALUES (true, gen_random_uuid()::text)
     ON CONFLICT (is_current) DO UPDATE SET is_current = true RETURNING generation"""
 _FLUSH = "SELECT pg_logical_emit_message(true, 'wado', '')"
+# A process that is frozen within its transaction must not hold the locks of its studies for long;
+# PostgreSQL 15 sees to that only where the last statement was not part of a pipeline.
 _SET = """SELECT set_config('wado.tenant_id', %s, true), set_config('statement_timeout', %s, true),
+    set_config('idle_in_transaction_session_timeout', %s, true),
     set_config('synchronous_commit', %s, true), set_config('enable_seqscan', 'off', true),
     set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
     set_config('jit', 'off', true), set_config('plan_cache_mode', %s, true)"""
@@ -85,6 +92,7 @@ class PostgresqlIndex:
         self._durable = durable
         self._positions = Positions()
         self._checked = False
+        self._may_stage = False
         self._lock = Lock()
         self._unflushed: set[str] = set()
 
@@ -122,8 +130,10 @@ class PostgresqlIndex:
     def search(self, query: Query) -> Sequence[Row]:
         """Study or series rows that match, newest study first, then by UID."""
         self._check()
-        with self._sessions.reading(query.tenant_id) as connection:
-            return search(connection, _askable(query), self._positions, _TEXTS)
+        wanted = _askable(query)
+        return self._sessions.read(
+            query.tenant_id, lambda c: search(c, wanted, self._positions, _TEXTS)
+        )
 
     def series(self, ref: SeriesRef) -> Row | None:
         """One series row with its study's attributes, or None."""
@@ -143,8 +153,9 @@ class PostgresqlIndex:
     def awaiting_description(self, limit: int) -> Sequence[tuple[SeriesRef, int]]:
         """Series that changed since they were described, oldest change first, with a version."""
         self._check()
-        with self._sessions.reading(EVERY_TENANT) as connection:
-            rows = connection.exec_driver_sql(_AWAITING, (limit,)).all()
+        rows = self._sessions.read(
+            EVERY_TENANT, lambda c: _last(c).exec_driver_sql(_AWAITING, (limit,)).all()
+        )
         return [(SeriesRef(*row[:3]), row[3]) for row in rows]
 
     def mark_described(self, described: Sequence[tuple[SeriesRef, int]]) -> None:
@@ -172,7 +183,8 @@ class PostgresqlIndex:
         changes = writes.prepared(states)
 
         def write(connection: BoundedConnection) -> str | None:
-            with connection.pipeline():
+            by_copy = self._may_stage and any(c.is_large for c in changes)
+            with nullcontext() if by_copy else connection.pipeline():
                 is_small = len(states) <= _FEW
                 if is_small and connection.puts_are_round():
                     connection.execute("DISCARD PLANS")  # made when the tables were smaller
@@ -181,7 +193,8 @@ class PostgresqlIndex:
                 for number, of_tenant in enumerate(changes):
                     if number:
                         connection.execute(_TENANT, [of_tenant.tenant_id])
-                    writes.put(connection, of_tenant)
+                    copied = by_copy and of_tenant.is_large
+                    writes.put(connection, of_tenant, by_copy=copied)
                 generation = _generation(connection, now) if now else None
                 connection.execute("COMMIT", prepare=True)
             return generation
@@ -190,7 +203,7 @@ class PostgresqlIndex:
             try:
                 generation = self._retried(write)
             except errors.ProgramLimitExceeded:  # a value that is too long for an index
-                changes = writes.prepared(list(map(writes.shortened, states)))
+                changes = writes.prepared(list(map(shortened, states)))
                 generation = self._retried(write)
         if generation and self._durable:
             with self._lock:
@@ -218,7 +231,7 @@ class PostgresqlIndex:
         connection.execute("BEGIN", prepare=True)
         level = "on" if durable else "off"
         plans = "force_generic_plan" if is_small else "force_custom_plan"
-        connection.execute(_SET, [tenant_id, limit_ms, level, plans], prepare=True)
+        connection.execute(_SET, [tenant_id, limit_ms, limit_ms, level, plans], prepare=True)
 
     def _retried(self, work: Callable[[BoundedConnection], str | None]) -> str | None:
         """Run a transaction; again after a collision, or if the connection had been cut.
@@ -244,15 +257,23 @@ class PostgresqlIndex:
 
     def _rows(self, tenant_id: str, statement: statements.Statement) -> list[dict[str, Any]]:
         self._check()
-        with self._sessions.reading(tenant_id) as connection:
-            return [dict(row) for row in connection.execute(statement).mappings()]
+        return self._sessions.read(
+            tenant_id, lambda c: [dict(row) for row in _last(c).execute(statement).mappings()]
+        )
 
     def _check(self) -> None:
         """Find out, once, whether the tables are those that this code knows."""
         if not self._checked:
-            with self._sessions.reading(EVERY_TENANT) as connection:
-                check_revision(connection)
+            self._sessions.read(EVERY_TENANT, check_revision)
+            may = self._sessions.read(EVERY_TENANT, lambda c: c.exec_driver_sql(MAY_STAGE).scalar())
+            self._may_stage = bool(may)
             self._checked = True
+
+
+def _last(connection: Connection) -> Connection:
+    """Let the next statement be the last one of a transaction."""
+    driver(connection).commit_along()
+    return connection
 
 
 def _generation(connection: BoundedConnection, now: "psycopg.Cursor[Any]") -> str:
@@ -277,6 +298,6 @@ def _values(match: Match) -> Iterator[str]:
 def _storable(match: Match) -> Match:
     return replace(
         match,
-        values=tuple(map(writes.storable, match.values)),
+        values=tuple(map(storable, match.values)),
         parts=tuple(map(_storable, match.parts)),
     )

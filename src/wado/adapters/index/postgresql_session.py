@@ -6,14 +6,15 @@ the server (pgbouncer in transaction mode) may give each transaction another con
 
 import os
 import traceback
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 import psycopg
-from psycopg import errors, sql
+from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -32,14 +33,20 @@ _KEEPALIVES = {
     "tcp_user_timeout": 10_000,
 }
 # Where to begin is our choice (see `finders`): the planner has to follow, not to guess.
-_PLANS = """SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off;
-    SET LOCAL enable_mergejoin = off; SET LOCAL jit = off;
-    SET LOCAL max_parallel_workers_per_gather = 0"""
+_SET = """SELECT set_config('wado.tenant_id', %s, true), set_config('statement_timeout', %s, true),
+    set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
+    set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true),
+    set_config('max_parallel_workers_per_gather', '0', true)"""
 _NEVER = 1 << 30
 _FULL = (errors.DiskFull, errors.OutOfMemory, errors.ConfigurationLimitExceeded)
 _UNMADE = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction)
 _DENIED = (errors.InsufficientPrivilege,)
 RUN_INIT = "run `wado init`"
+_T = TypeVar("_T")
+
+
+class _Cut(Unavailable):
+    """The connection was closed, by the server or on the way."""
 
 
 class NoAnswer(psycopg.OperationalError):
@@ -51,6 +58,28 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
 
     answer_within_s: float | None = None
     _puts = 0
+    _along: tuple[tuple[str, Sequence[Any]], ...] = ()
+    _ends_with_next = False
+
+    def send_along(self, statement: str, values: Sequence[Any] = ()) -> None:
+        """Send a statement together with the next one: there and back once for both."""
+        self._along += ((statement, values),)
+
+    def commit_along(self) -> None:
+        """Commit together with the next statement."""
+        self._ends_with_next = True
+
+    def take_along(self) -> tuple[tuple[tuple[str, Sequence[Any]], ...], bool]:
+        """Take what is to be sent before the next statement, and whether it is the last one."""
+        taken = self._along, self._ends_with_next
+        self._along, self._ends_with_next = (), False
+        return taken
+
+    def end(self, how: str) -> None:
+        """Commit or roll back, unless nothing was begun or it has ended."""
+        self.take_along()
+        if self.info.transaction_status != TransactionStatus.IDLE:
+            self.execute(how, prepare=False)
 
     def puts_are_round(self) -> bool:
         """Count a put; whether it is the 8th, 64th, 512th, or any 4096th."""
@@ -68,6 +97,24 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
                 raise
             self.pgconn.finish()
             raise NoAnswer(f"no answer in {self.answer_within_s:g} s") from e
+
+
+class _Cursor(psycopg.Cursor[Any]):
+    """A cursor that takes along what its connection has to send."""
+
+    def execute(self, query: Any, params: Any = None, **how: Any) -> "_Cursor":
+        connection = self.connection
+        assert isinstance(connection, BoundedConnection)
+        along, ends = connection.take_along()
+        if not along and not ends:
+            return super().execute(query, params, **how)
+        with connection.pipeline():
+            for statement, values in along:
+                connection.execute(statement, values, prepare=True)
+            super().execute(query, params, **how)
+            if ends:
+                connection.execute("COMMIT", prepare=True)
+        return self
 
 
 class Sessions:
@@ -120,7 +167,10 @@ class Sessions:
         more = {} if is_bounded else {"tcp_user_timeout": 0}
         try:
             connection = BoundedConnection.connect(
-                **{**self._parameters, **more}, autocommit=True, prepare_threshold=_NEVER
+                **{**self._parameters, **more},
+                autocommit=True,
+                prepare_threshold=_NEVER,
+                cursor_factory=_Cursor,
             )
         except psycopg.OperationalError as e:
             # They hold a socket that timed out, and a server that stops would wait for its end.
@@ -130,13 +180,30 @@ class Sessions:
             connection.answer_within_s = self.timeout_s + 1
         return connection
 
+    def read(self, tenant_id: str, work: Callable[[Connection], _T]) -> _T:
+        """Run searches of a tenant (or `EVERY_TENANT`); again, if the connection had been cut."""
+        try:
+            with self.reading(tenant_id) as connection:
+                return work(connection)
+        except _Cut:
+            self.renew()
+        with self.reading(tenant_id) as connection:
+            return work(connection)
+
     @contextmanager
     def reading(self, tenant_id: str) -> Iterator[Connection]:
-        """Run searches of a tenant (or `EVERY_TENANT`) in one transaction."""
-        begin = f"BEGIN READ ONLY; {self.settings(tenant_id)}"
-        with self.border(), self.begun(begin) as connection:
-            yield connection
-            driver(connection).execute("COMMIT", prepare=False)
+        """Read in one transaction, which begins with the first statement."""
+        with self.border(), self.begun("") as connection:
+            session = driver(connection)
+            session.send_along("BEGIN READ ONLY")
+            session.send_along(_SET, [tenant_id, str(round(self.timeout_s * 1000))])
+            try:
+                yield connection
+                session.end("COMMIT")
+            except (SQLAlchemyError, psycopg.Error) as e:
+                if session.closed and not isinstance(getattr(e, "orig", e), NoAnswer):
+                    raise _Cut(str(self.translated(getattr(e, "orig", e)))) from e
+                raise
 
     @contextmanager
     def borrowed(self) -> Iterator[BoundedConnection]:
@@ -150,15 +217,6 @@ class Sessions:
     def renew(self) -> None:
         """Close the connections that nobody uses: they were cut, as one was."""
         self._engine.dispose()
-
-    def settings(self, tenant_id: str) -> str:
-        """Write what a transaction sets for itself."""
-        quoted = sql.Literal(tenant_id).as_string()
-        limit_ms = round(self.timeout_s * 1000)
-        return (
-            f"SET LOCAL wado.tenant_id = {quoted}; SET LOCAL statement_timeout = {limit_ms}; "
-            + _PLANS
-        )
 
     @contextmanager
     def begun(self, begin: str) -> Iterator[Connection]:
@@ -184,7 +242,7 @@ class Sessions:
         with suppress(psycopg.Error, SQLAlchemyError):
             borrowed = driver(connection)
             if not borrowed.closed:
-                borrowed.execute("ROLLBACK", prepare=False)
+                borrowed.end("ROLLBACK")
                 return
         with suppress(psycopg.Error, SQLAlchemyError):
             connection.invalidate()

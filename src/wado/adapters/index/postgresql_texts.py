@@ -22,9 +22,11 @@ from sqlalchemy import (
     select,
 )
 
+from wado.adapters.index.postgresql_session import driver
 from wado.adapters.index.tables import NAMES, SORTED_BY, series, study
 from wado.adapters.index.text_search import SEARCHED
 
+_SORT = "SELECT set_config('enable_sort', %s, true)"
 _SAMPLE = 1000
 _COMMON = 5
 """So many of the newest studies, or more, and a page is found by walking."""
@@ -41,7 +43,11 @@ class Trigrams:
 
     def walk(self, connection: Connection, *, begins: bool) -> None:
         """Forbid the planner to collect all rows and sort them: it thinks that few will fit."""
-        connection.exec_driver_sql(f"SET LOCAL enable_sort = {'off' if begins else 'on'}")
+        driver(connection).send_along(_SORT, ["off" if begins else "on"])
+
+    def last(self, connection: Connection) -> None:
+        """Send the end of the transaction along with the next statement."""
+        driver(connection).commit_along()
 
     def look_up(
         self,

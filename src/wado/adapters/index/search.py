@@ -57,7 +57,7 @@ def search(
         return _ordered(connection, found)
     if query.offset and not query.order:
         return _late(connection, found, positions)
-    rows = _rows(connection, found)
+    rows = _rows(connection, found, is_last=True)
     positions.note(query, rows)
     return rows
 
@@ -107,14 +107,16 @@ def _ordered(connection: Connection, found: statements.Search) -> list[Row]:
     return rows + _rows(connection, rest)
 
 
-def _rows(connection: Connection, found: statements.Search) -> list[Row]:
+def _rows(connection: Connection, found: statements.Search, *, is_last: bool = False) -> list[Row]:
     is_walk = statements.walks_keys(found)
     if is_walk:
         found.texts.walk(connection, begins=True)
+    if is_last:
+        found.texts.last(connection)
     result = connection.execute(statements.page(found))
     names = tuple(result.keys())
     rows: list[Row] = [dict(zip(names, row, strict=True)) for row in result.all()]
-    if is_walk:
+    if is_walk and not is_last:
         found.texts.walk(connection, begins=False)
     return rows
 

@@ -29,6 +29,7 @@ from wado.adapters.index.tables import (
     NAMES,
     NUMBERS,
     SORTED_BY,
+    WALKED,
     series,
     study,
     study_modality,
@@ -286,6 +287,8 @@ def _study_conditions(search: Search) -> list[ColumnElement[bool]]:
             fits += [first.c.tenant_id == query.tenant_id, sought(first, finder.match)]
         return fits + conditions(_Compared(_FOUND), _others(search), fuzzy=query.fuzzy)
     looked_up = ["study_date"] if search.place == "newest" or _is_sorted_study(search) else []
+    if walks_keys(search):  # the index that is walked compares them itself
+        looked_up += WALKED
     if search.place == "study" and finder.match:
         looked_up.append(column_of(finder.match.keyword))
     columns = _LookedUp(_FOUND, *looked_up)

@@ -128,22 +128,22 @@ def _newest_first(table: Table, *keys: str, of: str = "") -> tuple[Any, ...]:
     return (*dates, *(table.c[name] for name in keys))
 
 
+WALKED = (
+    "modalities_in_study",
+    "patient_name_search",
+    "patient_id",
+    "accession_number",
+    "study_description",
+)
+"""What work lists filter by."""
+
 NEWEST = Index(
     "study_newest",
     study.c.tenant_id,
     *_newest_first(study, "study_instance_uid"),
-    *(
-        study.c[name]
-        for name in (
-            "modalities_in_study",
-            "patient_name_search",
-            "patient_id",
-            "accession_number",
-            "study_description",
-        )
-    ),
+    *(study.c[name] for name in WALKED),
 )
-"""Walked when much fits: it holds what work lists filter by."""
+"""Walked when much fits."""
 
 SORTED_STUDIES = {
     keyword: Index(

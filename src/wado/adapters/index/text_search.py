@@ -129,6 +129,10 @@ class Texts(Protocol):
         """Say that rows are to be taken as an index gives them, or no longer."""
         ...
 
+    def last(self, connection: Connection) -> None:
+        """Say that the next statement is the last one of a search."""
+        ...
+
     def look_up(
         self,
         connection: Connection,
@@ -152,6 +156,9 @@ class TrigramTables:
 
     def walk(self, connection: Connection, *, begins: bool) -> None:
         """Nothing: SQLite takes them so."""
+
+    def last(self, connection: Connection) -> None:
+        """Nothing: SQLite needs no way there and back."""
 
     def look_up(
         self,

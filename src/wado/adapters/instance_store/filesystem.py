@@ -23,6 +23,7 @@ from wado.adapters.instance_store.layout import (
 from wado.adapters.instance_store.posix import (
     append_whole,
     failure,
+    is_as_long,
     rename_exclusively,
     sync_file_system,
     sync_folder,
@@ -319,20 +320,25 @@ class FilesystemInstanceStore:
             os.close(fd)
         return True
 
-    def append(self, appends: Mapping[str, bytes], *, at: int | None = None) -> bool:
+    def append(
+        self, appends: Mapping[str, bytes], *, at: int | Mapping[str, int] | None = None
+    ) -> bool:
         """Append under a lock of the file; a torn end (a crash) is cut off first."""
+        lengths = at if isinstance(at, Mapping) else dict.fromkeys(appends, at)
         opened: list[int] = []
         folders: set[str] = set()
         with translated("appending to a journal"):
             try:
-                for path, data in sorted(appends.items()):  # one order: no deadlock
+                for path in sorted(appends):  # one order: no deadlock
                     new = self._prepare_journal(path)
                     fd = self._lock_journal(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
                     opened.append(fd)
                     if new or not os.fstat(fd).st_size:
                         folders.add(os.path.dirname(f"{self._root}/{path}"))
-                    if not append_whole(fd, data, at):
+                    if not is_as_long(fd, lengths[path]):
                         return False
+                for fd, path in zip(opened, sorted(appends), strict=True):
+                    append_whole(fd, appends[path])
                 many = len(opened) >= _SYNCFS_FROM
                 if self._durable and not many:
                     for fd in opened:

@@ -71,11 +71,15 @@ def sync_file_system(fd: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def append_whole(fd: int, data: bytes, at: int | None) -> bool:
-    """Append all or nothing; False if the journal is not `at` bytes long."""
+def is_as_long(fd: int, at: int | None) -> bool:
+    """Whether a journal without its torn end, which is cut off, is `at` bytes long."""
     size = _cut_torn_end(fd)
-    if at is not None and size != at:
-        return False
+    return at is None or size == at
+
+
+def append_whole(fd: int, data: bytes) -> None:
+    """Append all or nothing to a journal that ends with a line."""
+    size = os.fstat(fd).st_size
     try:
         written = os.write(fd, data)
     except OSError:
@@ -84,7 +88,6 @@ def append_whole(fd: int, data: bytes, at: int | None) -> bool:
     if written != len(data):
         os.ftruncate(fd, size)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return True
 
 
 def _cut_torn_end(fd: int) -> int:

@@ -282,15 +282,18 @@ class S3InstanceStore:
                 file.close()
         return True
 
-    def append(self, appends: Mapping[str, bytes], *, at: int | None = None) -> bool:
+    def append(
+        self, appends: Mapping[str, bytes], *, at: int | Mapping[str, int] | None = None
+    ) -> bool:
         """Append to journals, several at a time."""
+        lengths = at if isinstance(at, Mapping) else dict.fromkeys(appends, at)
         for path in appends:
             if not checked(path).endswith(SUFFIX):
                 raise InvalidRequest(f"no journal: {path}")
-        if at is not None:
-            return all(self._journals.append(path, data, at) for path, data in appends.items())
         return all(
-            self._in_parallel(lambda item: self._journals.append(*item), list(appends.items()))
+            self._in_parallel(
+                lambda item: self._journals.append(*item, lengths[item[0]]), list(appends.items())
+            )
         )
 
     def delete(self, paths: Sequence[str], *, at: int | None = None) -> None:

@@ -76,6 +76,8 @@ class Cluster:
         Seconds after which a message that no broker took is given up.
     session_timeout_s
         Seconds after which a reader that says nothing loses its partitions.
+    min_in_sync_replicas
+        How many replicas must be in sync for a message to be taken.
     """
 
     servers: str
@@ -83,6 +85,7 @@ class Cluster:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     publish_timeout_s: float = 10.0
     session_timeout_s: float = 8.0
+    min_in_sync_replicas: int = 1
 
     @classmethod
     def of(cls, url: str, settings: LogSettings) -> Self:
@@ -106,6 +109,7 @@ class Cluster:
             options=_options(url, unquote(user.partition(":")[0]), settings),
             publish_timeout_s=settings.publish_timeout_s,
             session_timeout_s=settings.session_timeout_s,
+            min_in_sync_replicas=settings.min_in_sync_replicas,
         )
 
     def topic(self, topic: Topic) -> str:

@@ -14,6 +14,8 @@ _RESERVED = "reserved:"
 _CUT_OFF_S = 30.0
 """A new leader may not yet admit all that it has; after so long it does not have it."""
 
+_OVERHEAD_BYTES = 400
+
 Reject = Callable[[Delivered, str], None]
 
 
@@ -69,7 +71,7 @@ class HeldPartition:
         """Take a message that was fetched."""
         if message.offset >= self.seen_to:
             self._waiting.append(message)
-            self.size += len(message.body)
+            self.size += _size(message)
             self.seen_to = message.offset + 1
         self.is_settled = True
 
@@ -78,11 +80,9 @@ class HeldPartition:
         self.seen_to = max(self.seen_to, end)
         self.is_settled = True
 
-    def is_full(self, messages: int, size: int) -> bool:
+    def is_full(self, size: int) -> bool:
         """Whether no more should be fetched now; a batch handed out once must come whole."""
-        if self.reserved > self.seen_to:
-            return False
-        return len(self._waiting) >= messages or self.size >= size
+        return self.reserved <= self.seen_to and self.size >= size
 
     @property
     def is_ready(self) -> bool:
@@ -99,15 +99,23 @@ class HeldPartition:
             if not found:  # all of it was removed from the log
                 self.start, self.reserved = max(self.start, end), 0
         else:
-            found = []
-            for message in self._waiting:
-                if len(found) >= messages or (found and size < len(message.body)):
-                    break
-                found.append(message)
-                size -= len(message.body)
+            found = self._new_batch(messages, size)
         for message in found:
             self._waiting.popleft()
-            self.size -= len(message.body)
+            self.size -= _size(message)
+        return found
+
+    def next_end(self, messages: int, size: int) -> int:
+        """End of the batch that would be cut next, were none handed out."""
+        return self._new_batch(messages, size)[-1].offset + 1
+
+    def _new_batch(self, messages: int, size: int) -> list[Delivered]:
+        found: list[Delivered] = []
+        for message in self._waiting:
+            if len(found) >= messages or (found and size < len(message.body)):
+                break
+            found.append(message)
+            size -= len(message.body)
         return found
 
     def _is_cut_off(self) -> bool:
@@ -117,6 +125,11 @@ class HeldPartition:
             "Kafka lost what was handed out", partition=self.partition, reserved=self.reserved
         )
         return True
+
+
+def _size(message: Delivered) -> int:
+    """Bytes of memory that a message takes, about."""
+    return len(message.body) + _OVERHEAD_BYTES
 
 
 class CommitRequest:

@@ -1,13 +1,14 @@
 """Publishing to Kafka: idempotent, acknowledged by all replicas in sync, bounded in time."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from threading import Event, Lock, Thread
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from wado.adapters.message_log.kafka_brokers import Brokers
 from wado.adapters.message_log.kafka_cluster import (
     KNOWN_WITHIN_S,
     MAX_RECORD_BYTES,
@@ -26,8 +27,9 @@ _QUEUED_MESSAGES = 100_000
 _QUEUED_KIB = 64 << 10
 _POLL_S = 0.2
 _SILENCE_S = 1.0
-"""After so long without any acknowledgement we ask whether anybody is there at all."""
+"""After so long without any acknowledgement we ask whether enough brokers are there."""
 _ANSWER_S = 1.2
+_TOPICS_KEPT_S = 10.0
 _FIRST_ANSWER_S = 2.5
 _GRACE_S = 2.0
 """How much longer than its time-out the report of a message may take."""
@@ -54,15 +56,12 @@ class _Reports:
         self.all_came = Event()
         self.error: KafkaError | None = None
         self.topic = ""
-        self.last_success_s = 0.0
         self._came = 0
         self._expected: int | None = None
 
     def take(self, error: KafkaError | None, message: Message) -> None:
         """Take the report of one message."""
-        if error is None:
-            self.last_success_s = time.monotonic()
-        elif self.error is None:
+        if error is not None and self.error is None:
             self.error, self.topic = error, message.topic() or ""
         self._came += 1
         self._look()
@@ -113,8 +112,10 @@ class Publisher:
         self._closing = False
         self._topics: frozenset[str] = frozenset()
         self._asking = Lock()
-        self._is_silent = True  # until somebody answered
+        self._is_known = self._has_answered = self._are_missed = False
         self._asked_s = 0.0
+        self._success_s = 0.0
+        self._brokers = Brokers(cluster)
         self._thread = Thread(target=self._serve, name="kafka-publisher", daemon=True)
         self._thread.start()
 
@@ -135,7 +136,8 @@ class Publisher:
         """
         if not records:
             return
-        self._check_topics({r.topic for r in records})
+        topics = {r.topic for r in records}
+        self._check_topics(topics)
         deadline = time.monotonic() + self._timeout_s
         reports = _Reports()
         queued = 0
@@ -145,9 +147,10 @@ class Publisher:
                 queued += 1
         finally:
             reports.expect(queued)
-        self._wait(reports, deadline + _GRACE_S)
+        self._wait(reports, topics, deadline + _GRACE_S)
         if reports.error is not None:
             self._fail(reports.error, reports.topic)
+        self._success_s = time.monotonic()
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -177,16 +180,24 @@ class Publisher:
             else:
                 return
 
-    def _wait(self, reports: _Reports, deadline: float) -> None:
+    def _wait(self, reports: _Reports, topics: set[str], deadline: float) -> None:
         """Wait for all reports; at the latest the producer itself gives the messages up."""
         while not reports.all_came.wait(_SILENCE_S):
             now = time.monotonic()
             if now > deadline:
                 raise Unavailable("Kafka: no report of what was published; it may be in the log")
-            if now - reports.last_success_s > _SILENCE_S and not self._anybody_answers(_ANSWER_S):
+            if now - self._success_s > _SILENCE_S and not self._are_served(topics):
                 # Nothing of ours shall be sent when they are back: the sender was told that it
                 # failed, and repeats it.
                 self._producer.purge(in_queue=True, in_flight=True, blocking=False)
+
+    def _are_served(self, topics: set[str]) -> bool:
+        """Ask the brokers whether enough of them are there."""
+        suffice = self._brokers.suffice(topics)
+        if not suffice and not self._are_missed:
+            _log.warning("too few brokers answer", topics=sorted(topics))
+        self._are_missed = not suffice
+        return suffice
 
     def _fail(self, error: KafkaError, topic: str) -> None:
         if error.code() in _NEVER_FITS:
@@ -196,15 +207,18 @@ class Publisher:
             raise missing(topic)
         raise unavailable(f"publishing to {topic}", error)
 
-    def _check_topics(self, topics: Iterable[str]) -> None:
-        """Fail at once when nobody answered lately, or a topic was never made."""
-        if self._is_silent:
+    def _check_topics(self, wanted: set[str]) -> None:
+        """Fail at once when too few brokers answered lately, or a topic was never made."""
+        if not self._is_known:
             first = not self._asked_s
             if not self._anybody_answers(_FIRST_ANSWER_S if first else _ANSWER_S):
                 raise Unavailable("Kafka: no broker answers")
-        wanted = set(topics)
         if not wanted <= self._topics:
             patiently("the list of topics", partial(self._look_for, wanted), for_s=KNOWN_WITHIN_S)
+        if self._are_missed and (self._brokers.were_missed(wanted) or not self._are_served(wanted)):
+            if time.monotonic() - self._asked_s > _TOPICS_KEPT_S:
+                self._anybody_answers(_ANSWER_S)  # the replicas may be elsewhere by now
+            raise Unavailable("Kafka: too few brokers answer")
 
     def _look_for(self, wanted: set[str]) -> None:
         if not self._anybody_answers(_FIRST_ANSWER_S):
@@ -218,16 +232,16 @@ class Publisher:
         with self._asking:
             if self._asked_s < came_s:
                 try:
-                    found = self._producer.list_topics(timeout=timeout_s).topics
+                    found = self._producer.list_topics(timeout=timeout_s)
                 except KafkaException as e:
-                    if not self._is_silent:
-                        _log.warning("no broker answers", reason=str(e.args[0]))
-                    self._is_silent = True
+                    _log.warning("no broker answers", reason=str(e.args[0]))
+                    self._has_answered = False
                 else:
-                    self._topics = frozenset(n for n, t in found.items() if t.error is None)
-                    self._is_silent = False
+                    self._topics = frozenset(n for n, t in found.topics.items() if t.error is None)
+                    self._brokers.learn(found)
+                    self._has_answered = self._is_known = True
                 self._asked_s = time.monotonic()
-            return not self._is_silent
+            return self._has_answered
 
     def _serve(self) -> None:
         """Have the delivery reports called."""

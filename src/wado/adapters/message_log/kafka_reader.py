@@ -211,7 +211,8 @@ class KafkaReader:
                 self._serve_request()
                 self._hand_out()
                 with self._changed:
-                    if not self._is_wanted and self._request is None and not self._closing:
+                    is_idle = not self._is_wanted and self._request is None
+                    if is_idle and not self._gathered and not self._closing:
                         self._changed.wait(_WORK_POLL_S)
         except KafkaException as e:
             self._fail(unavailable(f"reading {self._name}", e))
@@ -228,27 +229,35 @@ class KafkaReader:
         with self._changed:
             waits = self._is_wanted and self._in_hand is None and self._choose() is None
         self._gathered.clear()
-        size, message = 0, self._consumer.poll(_POLL_S if waits else 0)
-        while message is not None:
+        message = self._consumer.poll(_POLL_S if waits else 0)
+        if message is not None:
             self._gathered.append(message)
-            size += len(message)
-            if len(self._gathered) >= _GATHER or size > _LEAST_FETCHED_BYTES:
-                return
-            message = self._consumer.poll(0)
+            # All that is there in one call: each call lets go of the interpreter, and a caller
+            # that works keeps it for milliseconds.
+            self._gathered += self._consumer.consume(_GATHER, 0)
 
     def _serve_request(self) -> None:
-        """Commit what the caller asks for."""
+        """Commit what the caller asks for, and the end of the batch that comes next with it."""
         with self._changed:
             request, self._request = self._request, None
-        if request is None:
-            return
-        held = request.held
+            if request is None:
+                return
+            held = request.held
+            following = self._choose()
+            if following is not None and following is not held and following.reserved:
+                following = None  # on record already
+            end = following.next_end(self._max_messages, _BATCH_BYTES) if following else 0
+        offsets = [self._offset(held, request.end, end if following is held else 0)]
+        if following is not None and following is not held:
+            offsets.append(self._offset(following, following.start, end))
         try:
-            self._commit(held, request.end, "")
+            are_all_on_record = self._commit(held, offsets)
         except Unavailable as e:
             request.failure = e
         else:
             held.start, held.reserved = request.end, 0
+            if following is not None and are_all_on_record:
+                following.reserved = end
         with self._changed:
             if self._in_hand is not None and self._in_hand[0] is held and not request.failure:
                 self._in_hand = None
@@ -267,7 +276,7 @@ class KafkaReader:
         end = messages[-1].offset + 1
         if held.reserved != end:
             try:
-                self._commit(held, held.start, reservation(end))
+                self._commit(held, [self._offset(held, held.start, end)])
             except Unavailable as e:
                 if not held.is_lost:
                     self._fail(e)
@@ -292,27 +301,38 @@ class KafkaReader:
             return None
         return chosen
 
-    def _commit(self, held: HeldPartition, offset: int, metadata: str) -> None:
-        """Commit for as long as the partition is ours; a group in motion is tried again."""
-        what = TopicPartition(self._name, held.partition, offset, metadata)
+    def _commit(self, held: HeldPartition, offsets: list[TopicPartition]) -> bool:
+        """Commit for as long as the partition is ours; a group in motion is tried again.
+
+        Returns
+        -------
+        are_all_on_record
+            Whether the offsets of other partitions are on record, too.
+        """
         deadline = time.monotonic() + _COMMIT_S
         while True:
             if held.is_lost or not self._is_heard_of():
                 held.is_lost = True
                 raise Unavailable(f"partition {held.partition} of {self._name} has another reader")
             try:
-                error = self._consumer.commit(offsets=[what], asynchronous=False)[0].error
+                found = self._consumer.commit(offsets=offsets, asynchronous=False)
+                errors = {each.partition: each.error for each in found}
             except KafkaException as e:
-                error = e.args[0]
+                errors = {each.partition: e.args[0] for each in offsets}
             self._polled_s = time.monotonic()
+            error = errors[held.partition]
             if error is None:
-                return
+                return not any(errors.values())
             if error.code() in _IS_LOST:
                 held.is_lost = True
             elif self._closing or time.monotonic() > deadline:
                 raise unavailable(f"committing to {self._name}", error)
             else:
                 time.sleep(_COMMIT_AGAIN_S)
+
+    def _offset(self, held: HeldPartition, offset: int, reserved: int) -> TopicPartition:
+        metadata = reservation(reserved) if reserved else ""
+        return TopicPartition(self._name, held.partition, offset, metadata)
 
     def _is_heard_of(self) -> bool:
         """Whether the group can still count us in: not if this process was frozen for long."""
@@ -336,14 +356,18 @@ class KafkaReader:
             self._changed.notify_all()
 
     def _hold_back(self) -> None:
-        """Fetch no more of partitions of which much waits; go on with those that were emptied."""
+        """Fetch no more of partitions of which much waits; go on with those that were emptied.
+
+        Only for callers that are slow: what the library had fetched already is fetched again, up
+        to a second after it went on.
+        """
         with self._changed:
             most = max(_LEAST_FETCHED_BYTES, _FETCHED_BYTES // max(1, len(self._held)))
             pause, resume = [], []
             for held in self._held.values():
-                if held.is_paused and not held.is_full(self._max_messages, most // 2):
+                if held.is_paused and not held.is_full(most // 2):
                     resume.append(held)
-                elif not held.is_paused and held.is_full(2 * self._max_messages, most):
+                elif not held.is_paused and held.is_full(most):
                     pause.append(held)
         for partitions, act in ((pause, self._consumer.pause), (resume, self._consumer.resume)):
             if partitions:

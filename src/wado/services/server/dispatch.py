@@ -1,6 +1,7 @@
 """From a call to its answer: method, handler, thread, and the one place for errors."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterable, Callable
 from functools import lru_cache, partial
 
@@ -26,6 +27,8 @@ from wado.telemetry import get_logger
 _log = get_logger("wado-server")
 _ANY_ORIGIN = ("*",)
 _RETRY_AFTER = ("retry-after", "5")
+_ADDRESS = re.compile(r"\w+://\S+|[\w.-]+:\d{2,5}\b|\b\d+\.\d+\.\d+\.\d+\b|/[\w./-]{3,}")
+"""Where services and files are: for the log, not for clients."""
 _ALLOWED_HEADERS = (
     "Authorization, Accept, Accept-Charset, Cache-Control, Content-Location, Content-Type, "
     "If-Match, If-Modified-Since, If-None-Match, If-Range, If-Unmodified-Since, Pragma, Range, "
@@ -154,7 +157,11 @@ def _allow(resource: Resource, *, deletes: bool) -> str:
 def error_answer(e: Exception, trace_id: str, *, path: str = "") -> Answer:
     """Turn an error into an answer; the text of unknown ones stays in the log."""
     if isinstance(e, WadoError):
-        answer = _refusal(e.http, str(e) or e.__class__.__name__, trace_id)
+        reason = str(e) or e.__class__.__name__
+        if e.http == 503:
+            _log.warning("not now", path=path, trace_id=trace_id, reason=reason)
+            reason = _ADDRESS.sub("…", reason)
+        answer = _refusal(e.http, reason, trace_id)
         if e.http == 503:
             answer.headers.append(_RETRY_AFTER)
         return answer

@@ -1,0 +1,172 @@
+"""Two consumers on Kafka and PostgreSQL; one is frozen amid a batch that the other takes over."""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from threading import Event
+from typing import Any, cast
+
+import pytest
+
+import backing_kafka
+import backing_postgresql
+import synthetic
+from service import wait_until
+from steps import GROUP, series_of, store
+from wado.archive.catalogue import catalogue_batch
+from wado.archive.check import check
+from wado.archive.delete import is_done, request_deletion
+from wado.archive.journal import Journals
+from wado.bootstrap import open_archive
+from wado.dicom.uids import StudyRef
+from wado.errors import Unavailable
+from wado.ports import Archive
+from wado.records import Topic
+from wado.services import webworker
+from wado.services.consumer import catalogue_storage
+from wado.services.webworker import Webworker
+from wado.settings import Settings, load_settings
+
+_FORK = multiprocessing.get_context("fork")
+_OVERTAKEN = 7
+_WITHIN_S = 60.0
+
+
+@pytest.fixture
+def settings(run_folder: Path, tmp_path: Path) -> Iterator[Settings]:
+    """An archive on a Kafka and a PostgreSQL that are there for the run."""
+    url = f"{backing_kafka.shared_kafka(run_folder)}/{backing_kafka.new_prefix()}"
+    more: dict[str, Any] = {
+        "partitions": 1,
+        "replication_factor": 1,
+        "min_in_sync_replicas": 1,
+    }
+    backing_kafka.prepared(url, **more)
+    server = backing_postgresql.server(run_folder)
+    database = server.database()
+    yield load_settings(
+        storage={"root": tmp_path / "data"},
+        log={"url": url, "session_timeout_s": backing_kafka.SESSION_S, **more},
+        index={"url": database.url},
+    )
+    server.drop(database)
+
+
+class Freezing:
+    """A port at which this process stops itself once, before a method."""
+
+    def __init__(self, port: Any, method: str) -> None:
+        self._port = port
+        self._method = method
+        self._stopped = False
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._port, name)
+        if name != self._method:
+            return value
+
+        def freeze(*args: Any, **kwargs: Any) -> Any:
+            if not self._stopped:
+                self._stopped = True
+                os.kill(os.getpid(), signal.SIGSTOP)
+            return value(*args, **kwargs)
+
+        return freeze
+
+
+def catalogue_once(settings: Settings, port: str, method: str) -> None:
+    """Catalogue one batch, frozen on the way; the exit code says whether it went wrong."""
+    with open_archive(settings) as archive:
+        late = replace(archive, **cast("Any", {port: Freezing(getattr(archive, port), method)}))
+        for batch in archive.log.read(Topic.STORAGE, GROUP, Event()):
+            try:
+                catalogue_batch(late, Journals(archive.store), batch)
+            except Unavailable:
+                sys.exit(_OVERTAKEN)
+            sys.exit(0)
+
+
+def catalogue_all(settings: Settings) -> None:
+    with open_archive(settings) as archive:
+        catalogue_storage(archive, settings.consumer, Event())
+
+
+@contextmanager
+def running(work: Callable[..., None], *args: Any) -> Iterator[BaseProcess]:
+    process = _FORK.Process(target=work, args=args)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def is_stopped(process: BaseProcess) -> bool:
+    state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return state == "T"
+
+
+def wake(process: BaseProcess) -> None:
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGCONT)
+
+
+def counted(archive: Archive, *datasets: Any) -> int:
+    row = archive.index.series(series_of(datasets[0]))
+    return row["number_of_series_related_instances"] if row else 0
+
+
+@pytest.mark.parametrize(("port", "method"), [("index", "put"), ("store", "append")])
+def test_who_wakes_up_brings_nothing_back(
+    settings: Settings, port: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, grown = synthetic.ct_series(2), synthetic.ct_series(4, study="b", series="b")
+    with open_archive(settings) as archive:
+        store(archive, *gone, *grown[:2])
+        with running(catalogue_once, settings, port, method) as frozen:
+            wait_until(
+                lambda: is_stopped(frozen), timeout_s=_WITHIN_S, reason="one consumer is frozen"
+            )
+            with running(catalogue_all, settings):
+                wait_until(
+                    lambda: counted(archive, *grown) == 2,
+                    timeout_s=_WITHIN_S,
+                    reason="the other took over",
+                )
+                store(archive, *grown[2:])
+                study = StudyRef("clinic", str(gone[0].StudyInstanceUID))
+                deletion = request_deletion(archive, study)
+                wait_until(
+                    lambda: is_done(archive, deletion),
+                    timeout_s=_WITHIN_S,
+                    reason="the other deletes",
+                )
+                wait_until(
+                    lambda: counted(archive, *grown) == 4,
+                    timeout_s=_WITHIN_S,
+                    reason="the other goes on",
+                )
+                wake(frozen)
+                frozen.join(_WITHIN_S)
+                assert frozen.exitcode == _OVERTAKEN
+        journals = Journals(archive.store)
+        assert journals.view(series_of(gone[0])) is None
+        view = journals.view(series_of(grown[0]))
+        assert view is not None
+        assert len(view.entries) == 4
+        assert counted(archive, *grown) == 4
+        # What it told the index of the deleted series, the webworker takes back.
+        monkeypatch.setattr(webworker, "_LONGEST_WAIT_S", 0.0)
+        worker = Webworker(archive, settings.webworker.model_copy(update={"quiet_s": 0.0}))
+        for _ in range(2):
+            worker.look(Event())
+        assert counted(archive, *gone) == 0
+        problems = [p for p in check(archive).problems if "warehouse" not in p.finding]
+        assert problems == []
