@@ -5,7 +5,8 @@
 Runs on a real PostgreSQL and a real Kafka (one broker each, loopback). *Cost*: one archive has few
 index rows and journals, another has many (made up: `wado synthesize` and small journals beside
 them); the same new images are received and catalogued in both, by turns, in this process.
-*Consumers*: a backlog is catalogued by one `wado consumer`, and another such backlog by two.
+*Consumers*: a backlog is catalogued by one `wado consumer`, and another such backlog by two; with
+`--share 0.2` each may use a fifth of a core (cgroup v1, root), so that the cores allow for two.
 """
 
 import argparse
@@ -172,7 +173,15 @@ def cost(sites: list[Site], images: int, runs: int) -> None:
     print("ratio, largest to smallest | " + " | ".join(f"{r:.2f}" for r in ratios))
 
 
-def consumers(where: Site, images: int) -> None:
+def confine(pid: int, share: float) -> None:
+    """Let a process use only a share of one core."""
+    group = Path(f"/sys/fs/cgroup/cpu/wado-bench-{pid}")
+    group.mkdir()
+    (group / "cpu.cfs_quota_us").write_text(str(int(share * 100_000)))
+    (group / "cgroup.procs").write_text(str(pid))
+
+
+def consumers(where: Site, images: int, share: float) -> None:
     """Print how long one consumer, and two, take for the same backlog."""
     rates = {}
     for count in (1, 2):
@@ -181,6 +190,9 @@ def consumers(where: Site, images: int) -> None:
             arguments = [sys.executable, "-m", "wado", "--config", str(where.config), "consumer"]
             children = [subprocess.Popen(arguments) for _ in range(count)]
             try:
+                for child in children:
+                    if share:
+                        confine(child.pid, share)
                 before = archive.log.lag(Topic.STORAGE, GROUP)
                 while (lag := archive.log.lag(Topic.STORAGE, GROUP)) >= before:
                     time.sleep(0.02)
@@ -193,7 +205,10 @@ def consumers(where: Site, images: int) -> None:
                     child.send_signal(signal.SIGTERM)
                 for child in children:
                     child.wait()
-        print(f"{count} consumer(s): {rates[count]:.0f} images/s (backlog of {images})")
+                    if share:
+                        Path(f"/sys/fs/cgroup/cpu/wado-bench-{child.pid}").rmdir()
+        each = f", each {share:g} of a core" if share else ""
+        print(f"{count} consumer(s){each}: {rates[count]:.0f} images/s (backlog of {images})")
     print(f"two do {rates[2] / rates[1]:.2f} times the work of one, on {os.cpu_count()} cores")
 
 
@@ -205,6 +220,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--backlog", type=int, default=6000)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--share", type=float, default=0.0)
     chosen = parser.parse_args()
     work = chosen.work.absolute()
     shutil.rmtree(work, ignore_errors=True)
@@ -219,8 +235,9 @@ def main() -> None:
                 fill(archive, studies)
             print(f"{made.name}: {studies} studies made up in {time.perf_counter() - began:.0f} s")
             sites.append(made)
-        cost(sites, chosen.images, chosen.runs)
-        consumers(sites[0], chosen.backlog)
+        if chosen.runs:
+            cost(sites, chosen.images, chosen.runs)
+        consumers(sites[0], chosen.backlog, chosen.share)
     shutil.rmtree(work, ignore_errors=True)
 
 

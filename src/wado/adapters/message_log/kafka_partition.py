@@ -105,6 +105,10 @@ class HeldPartition:
             self.size -= _size(message)
         return found
 
+    def has(self, messages: int, size: int) -> bool:
+        """Whether a batch of that many messages, or of that size, could be cut."""
+        return len(self._waiting) >= messages or self.size >= size
+
     def next_end(self, messages: int, size: int) -> int:
         """End of the batch that would be cut next, were none handed out."""
         return self._new_batch(messages, size)[-1].offset + 1

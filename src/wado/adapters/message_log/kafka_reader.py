@@ -246,6 +246,8 @@ class KafkaReader:
             following = self._choose()
             if following is not None and following is not held and following.reserved:
                 following = None  # on record already
+            if following is not None and not following.has(self._max_messages, _BATCH_BYTES):
+                following = None  # it may grow until it is asked for
             end = following.next_end(self._max_messages, _BATCH_BYTES) if following else 0
         offsets = [self._offset(held, request.end, end if following is held else 0)]
         if following is not None and following is not held:
