@@ -19,9 +19,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -35,13 +35,15 @@ from wado.archive.paths import journal_path
 from wado.archive.store import Committer, Reception, Source
 from wado.archive.synthesize import study_state, synthesize
 from wado.bootstrap import open_archive, prepare_archive
-from wado.ports import Archive
+from wado.ports import Archive, Message
 from wado.records import Topic
 from wado.settings import Settings, load_settings
 
 GROUP = "wado-consumer"
 TENANT = "default"
 PER_SERIES = 50
+JOINED_S = 20.0
+"""After so long consumers have started and shared the partitions among them."""
 
 
 @contextmanager
@@ -173,6 +175,17 @@ def cost(sites: list[Site], images: int, runs: int) -> None:
     print("ratio, largest to smallest | " + " | ".join(f"{r:.2f}" for r in ratios))
 
 
+class Held:
+    """Keeps what is published until all consumers are there."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def publish(self, messages: Iterable[Message]) -> None:
+        """Keep messages."""
+        self.messages += messages
+
+
 def confine(pid: int, share: float) -> None:
     """Let a process use only a share of one core."""
     group = Path(f"/sys/fs/cgroup/cpu/wado-bench-{pid}")
@@ -186,20 +199,20 @@ def consumers(where: Site, images: int, share: float) -> None:
     rates = {}
     for count in (1, 2):
         with open_archive(where.settings) as archive:
-            receive(archive, images, f"consumers-{count}-{os.getpid()}")
+            held: Any = Held()
+            receive(replace(archive, log=held), images, f"consumers-{count}-{os.getpid()}")
             arguments = [sys.executable, "-m", "wado", "--config", str(where.config), "consumer"]
             children = [subprocess.Popen(arguments) for _ in range(count)]
             try:
                 for child in children:
                     if share:
                         confine(child.pid, share)
-                before = archive.log.lag(Topic.STORAGE, GROUP)
-                while (lag := archive.log.lag(Topic.STORAGE, GROUP)) >= before:
-                    time.sleep(0.02)
+                time.sleep(JOINED_S)
+                archive.log.publish(held.messages)
                 began = time.perf_counter()
                 while archive.log.lag(Topic.STORAGE, GROUP):
-                    time.sleep(0.02)
-                rates[count] = lag / (time.perf_counter() - began)
+                    time.sleep(0.05)
+                rates[count] = images / (time.perf_counter() - began)
             finally:
                 for child in children:
                     child.send_signal(signal.SIGTERM)

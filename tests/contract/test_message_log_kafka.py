@@ -1,6 +1,7 @@
 """What only the message log on Kafka promises."""
 
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -241,3 +242,28 @@ class TestSecurity:
         with pytest.raises(Unavailable):
             log.publish(messages("x"))
         log.close()
+
+
+FORKS = """
+import gc, os
+os.register_at_fork(after_in_child=gc.collect)  # before ours, as other modules may do
+from confluent_kafka import Producer
+from wado.adapters.message_log.kafka_cluster import Handle
+class Cycle: pass
+for _ in range(3):
+    gc.disable()
+    garbage = Cycle()
+    garbage.itself = garbage
+    garbage.handle = Handle(Producer({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}))
+    garbage.handle.client.poll(0)
+    del garbage
+    gc.enable()
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_forked_child_frees_no_client_of_its_parent() -> None:
+    subprocess.run([sys.executable, "-c", FORKS], check=True, timeout=60)

@@ -1,6 +1,7 @@
 """The Kafka cluster that the log is on: its address, names on it, and how clients are made."""
 
 import ctypes
+import gc
 import logging
 import os
 import re
@@ -297,7 +298,9 @@ class Handle(Generic[_T]):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle.client))
 
 
-os.register_at_fork(after_in_child=Handle.after_fork)
+# What waits in the parent to be collected must not be freed in the child, by whatever runs there
+# first: a frozen object is never collected.
+os.register_at_fork(before=gc.freeze, after_in_parent=gc.unfreeze, after_in_child=Handle.after_fork)
 
 
 class PerProcess(Generic[_T]):
