@@ -349,9 +349,9 @@ def test_second_start_goes_on_with_the_data_and_a_killed_one_leaves_nobody(
         with cluster:
             assert {**cluster.facts, "members": 0} == {**facts, "members": 0}
             study = synthetic.uid("study", "SYN-1", "kept")
+            agrees(cluster)
             (row,) = search(cluster, f"studies?StudyInstanceUID={study}")
             assert row["00201208"]["Value"] == [4]
-            agrees(cluster)
             members = json.dumps(cluster.facts["members"])
             assert cluster.stop() == 0
     assert not (cluster.root / "cluster.json").exists()
