@@ -6,7 +6,7 @@
 -- deletions; and a message of the access log holds several records. So set first
 --
 --   [consumer]
---   load_tables = ["dicom_state_meta", "dicom_image_meta", "wado_access_log"]
+--   load_tables = ["dicom_state_meta", "dicom_image_meta", "wado_access_log", "dicom_transcode_log"]
 --
 -- and start all consumers again. Put in your brokers (and the prefix of `log.url`, if it has one, before the topic), then run
 -- this in the database of the warehouse, after `wado init`:

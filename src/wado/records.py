@@ -18,6 +18,7 @@ class Topic(StrEnum):
     DICOM_STATE = "dicom_state_queue"
     DICOM_IMAGE = "dicom_image_queue"
     TRANSCODE = "transcode_queue"
+    TRANSCODE_LOG = "transcode_log_queue"
     COMMITMENT = "commitment_queue"
     WEBAPI_ACCESS = "webapi_access_queue"
 
@@ -271,6 +272,78 @@ class CommitmentMeta(_Record):
     def key(self) -> str:
         """Key on the log."""
         return f"{self.tenant_id}/{self.transaction_uid}"
+
+
+@dataclass(frozen=True, slots=True)
+class TranscodeMeta(_Record):
+    """A copy of an instance in another transfer syntax is to be made.
+
+    It holds for the original with this `digest` alone. `quality` (1 to 100) is that of a lossy
+    copy; 0: it must be lossless. `attempt` counts from 1.
+    """
+
+    tenant_id: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    target_transfer_syntax_uid: str
+    file_path: str
+    file_size: int
+    digest: str
+    trace_id: str
+    quality: int = 0
+    attempt: int = 1
+
+    @property
+    def ref(self) -> InstanceRef:
+        """The instance, validated again: a message is input."""
+        return InstanceRef.of(
+            self.tenant_id,
+            self.study_instance_uid,
+            self.series_instance_uid,
+            self.sop_instance_uid,
+        )
+
+    @property
+    def key(self) -> str:
+        """Key on the log: their order does not matter, so the work is spread by instance."""
+        return f"{self.tenant_id}/{self.sop_instance_uid}"
+
+
+@dataclass(frozen=True, slots=True)
+class TranscodeLog(_Record):
+    """What came of an attempt to make a copy; `duration_ms` in milliseconds, sizes in bytes.
+
+    `transcoded_at` is ISO 8601 in UTC with microseconds; `codec` names what did the work, and
+    `reason` says why there is no copy. `attempt` counts from 1.
+    """
+
+    tenant_id: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    target_transfer_syntax_uid: str
+    file_path: str
+    file_size: int
+    succeeded: bool
+    duration_ms: float
+    transcoded_at: str
+    trace_id: str
+    derived_path: str | None = None
+    derived_size: int | None = None
+    reason: str | None = None
+    codec: str | None = None
+    number_of_frames: int | None = None
+    modality: str | None = None
+    attempt: int = 1
+
+    @property
+    def key(self) -> str:
+        """Key on the log: all messages of a study stay in order."""
+        return f"{self.tenant_id}/{self.study_instance_uid}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Read from the environment (``WADO_STORAGE__DURABILITY=os``) over one TOML file (
 
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import (
@@ -16,9 +16,17 @@ from pydantic_settings import (
 )
 
 from wado.nginx_settings import NginxSettings
+from wado.transcode_settings import TranscodeSettings
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Network = IPv4Network | IPv6Network
+LoadedTable = Literal[
+    "dicom_object_meta",
+    "dicom_state_meta",
+    "dicom_image_meta",
+    "wado_access_log",
+    "dicom_transcode_log",
+]
 
 
 class _Section(BaseModel):
@@ -407,10 +415,8 @@ class ConsumerSettings(_Section):
     load_interval_s: float = Field(
         2.0, ge=0, description="Seconds between loads of the warehouse, so that they are large."
     )
-    load_tables: tuple[
-        Literal["dicom_object_meta", "dicom_state_meta", "dicom_image_meta", "wado_access_log"], ...
-    ] = Field(
-        ("dicom_object_meta", "dicom_state_meta", "dicom_image_meta", "wado_access_log"),
+    load_tables: tuple[LoadedTable, ...] = Field(
+        get_args(LoadedTable),
         description="Tables of the warehouse that the consumer loads; not those that Doris reads "
         "from Kafka by itself (Routine Load).",
     )
@@ -465,6 +471,7 @@ class Settings(BaseSettings):
     webworker: WebworkerSettings = WebworkerSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     nginx: NginxSettings = NginxSettings()
+    transcode: TranscodeSettings = TranscodeSettings()
 
 
 def load_settings(config: Path | None = None, **overrides: dict[str, Any]) -> Settings:

@@ -117,6 +117,7 @@ def test_topics_are_named_as_in_the_design():
         "dicom_state_queue",
         "dicom_image_queue",
         "transcode_queue",
+        "transcode_log_queue",
         "commitment_queue",
         "webapi_access_queue",
     ]

@@ -9,6 +9,7 @@ from itertools import groupby
 from wado.archive.aside import deleted_files
 from wado.archive.check import meta_of_file
 from wado.archive.delete import Ref, read_deletions
+from wado.archive.derived import derived_lines
 from wado.archive.journal import (
     ON_REQUEST,
     Entry,
@@ -186,6 +187,7 @@ def _lines(archive: Archive, view: SeriesView, young: dict[str, str]) -> Iterato
             file.seek(entry.line_offset)
             yield file.read(_line_bytes(entry))
             yield b"\n"
+            yield derived_lines(entry.sop_instance_uid, entry.digest, entry.derived)
     if view.described:
         yield described_line(view.documents)
 

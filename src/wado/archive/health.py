@@ -20,6 +20,8 @@ GROUPS = {
     Topic.DICOM_IMAGE: "wado-warehouse",
     Topic.COMMITMENT: "wado-commitment",
     Topic.WEBAPI_ACCESS: "wado-warehouse",
+    Topic.TRANSCODE: "wado-transcode",
+    Topic.TRANSCODE_LOG: "wado-warehouse",
 }
 """Who reads a topic."""
 RECEPTION = frozenset({"log", "store"})

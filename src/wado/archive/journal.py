@@ -2,21 +2,23 @@ r"""The journal of a series: what retrieval needs without opening DICOM files.
 
 One line per instance, ``<entry>\t<DICOM JSON>\n``, appended by the one consumer that reads the
 study's partition; a later line of the same SOP Instance UID wins. An instance becomes visible by
-one append, whatever is there already. A line ``{"described":…}`` says that the ready metadata
-documents cover all lines before it; the next append makes them stale by its mere place.
+one append, whatever is there already. Lines ``{"derived":…}`` tell of its derived copies. A line
+``{"described":…}`` says that the ready metadata documents cover all lines before it; the next
+append makes them stale by its mere place.
 """
 
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, BinaryIO
 
 import orjson
 
+from wado.archive.derived import NOTHING, Derived
 from wado.archive.paths import journal_path
 from wado.dicom.frames import PixelData
 from wado.dicom.uids import SeriesRef
@@ -56,6 +58,7 @@ class Entry:
     metadata_offset: int
     metadata_length: int
     line_offset: int = 0
+    derived: Derived = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +275,11 @@ def _apply(
         return described
     if value.get("compacted"):
         return False
+    if uid := value.get("derived"):
+        entry = entries.get(uid)
+        if entry is not None and entry.digest == value["digest"]:
+            entries[uid] = replace(entry, derived=entry.derived.having(value))
+        return False
     uid = value["sop_instance_uid"]
     if value.get("deleted"):
         entries.pop(uid, None)
@@ -279,6 +287,7 @@ def _apply(
             deleted[uid] = value["deleted"]
         return False
     deleted.pop(uid, None)
+    known = entries.get(uid)
     pixel = value.get("pixel")
     entries[uid] = Entry(
         sop_instance_uid=uid,
@@ -294,5 +303,6 @@ def _apply(
         metadata_offset=offset + tab + 1,
         metadata_length=len(line) - tab - 1,
         line_offset=offset,
+        derived=known.derived if known and known.digest == value["digest"] else NOTHING,
     )
     return False

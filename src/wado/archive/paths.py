@@ -11,6 +11,11 @@ def instance_path(ref: InstanceRef) -> str:
     )
 
 
+def derived_path(ref: InstanceRef, transfer_syntax_uid: str) -> str:
+    """Path of the derived copy of an instance in a transfer syntax."""
+    return f"derived/{instance_path(ref)[: -len('.dcm')]}.{transfer_syntax_uid}.dcm"
+
+
 def journal_path(ref: SeriesRef) -> str:
     """Path of the journal of a series: what retrieval needs, appended as instances come."""
     return f"{series_document_path(ref)}.journal"

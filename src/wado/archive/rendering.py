@@ -10,7 +10,6 @@ from wado.archive import retrieve
 from wado.archive.bulk_data import bulk_value
 from wado.archive.frame_file import LONG_FRAME_BYTES, FrameFile, render_frame_file
 from wado.archive.journal import Journals
-from wado.archive.paths import instance_path
 from wado.archive.pieces import FileSlice, OpenFiles, cut, piece_length
 from wado.archive.pixel_workers import PixelWorkers
 from wado.archive.retrieve import Item
@@ -208,7 +207,7 @@ def _frame(renderer: Renderer, found: Item, number: int) -> bytes | FrameFile:
     retrieve.existing_frames((number,), found)
     (pieces,) = retrieve.frames(renderer.archive, found, (number,))
     if sum(map(piece_length, pieces)) >= LONG_FRAME_BYTES:
-        path = renderer.archive.store.local_path(instance_path(found.ref))
+        path = renderer.archive.store.local_path(found.path)
         slices = [piece for piece in pieces if isinstance(piece, FileSlice)]
         if path is not None and len(slices) == len(pieces):
             return FrameFile(str(path), tuple((piece.offset, piece.length) for piece in slices))

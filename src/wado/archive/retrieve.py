@@ -5,13 +5,14 @@ are sent, so a study of any size passes with flat memory.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from wado.archive.derived import Copy
 from wado.archive.describe import study_views
 from wado.archive.gone import no_instance, no_series, no_study
 from wado.archive.journal import Entry, Journals, SeriesView
-from wado.archive.paths import instance_path
+from wado.archive.paths import derived_path, instance_path
 from wado.archive.pieces import FileSlice, Piece
 from wado.archive.values import StoredValue, is_plain
 from wado.dicom.media_types import (
@@ -28,11 +29,38 @@ from wado.ports import Archive
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An instance, what its series' journal says of it, and the view that showed it."""
+    """An instance, what its series' journal says of it, and the view that showed it.
+
+    A derived copy is an item, too (`copy_of`): then `entry` describes its file, not the original.
+    """
 
     ref: InstanceRef
     entry: Entry
     view: SeriesView
+    copy: Copy | None = None
+
+    @property
+    def path(self) -> str:
+        """Path of its file."""
+        if self.copy is not None:
+            return derived_path(self.ref, self.copy.transfer_syntax_uid)
+        return instance_path(self.ref)
+
+
+def copy_of(found: Item, transfer_syntax_uid: str) -> Item | None:
+    """Find the derived copy of an instance in a transfer syntax."""
+    copy = found.entry.derived.copies.get(transfer_syntax_uid)
+    if copy is None:
+        return None
+    entry = replace(
+        found.entry,
+        transfer_syntax_uid=copy.transfer_syntax_uid,
+        file_size=copy.file_size,
+        digest=copy.digest,
+        pixel=copy.pixel,
+        number_of_frames=copy.pixel.number_of_frames,
+    )
+    return replace(found, entry=entry, copy=copy)
 
 
 # ------------------------------------------------------------------ instances
@@ -99,7 +127,7 @@ def _items(view: SeriesView) -> list[Item]:
 def whole(found: Item) -> FileSlice:
     """Give the file of an instance, byte for byte as it was received."""
     entry = found.entry
-    return FileSlice(instance_path(found.ref), 0, entry.file_size, entry.digest)
+    return FileSlice(found.path, 0, entry.file_size, entry.digest)
 
 
 # ------------------------------------------------------------------ frames
@@ -169,10 +197,10 @@ def frames(archive: Archive, found: Item, numbers: Iterable[int]) -> list[tuple[
 
 def slices(found: Item, ranges: Iterable[tuple[int, int]]) -> tuple[Piece, ...]:
     """Ranges of the file of an instance."""
-    path, digest = instance_path(found.ref), found.entry.digest
+    path, digest = found.path, found.entry.digest
     return tuple(FileSlice(path, offset, length, digest) for offset, length in ranges)
 
 
 def stored_value(archive: Archive, found: Item, offset: int) -> StoredValue:
     """Open a value that isn't sent as it is stored."""
-    return StoredValue(archive.store, instance_path(found.ref), found.entry, offset)
+    return StoredValue(archive.store, found.path, found.entry, offset)

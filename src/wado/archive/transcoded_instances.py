@@ -11,7 +11,6 @@ from itertools import chain
 from struct import pack
 from threading import Lock
 
-from wado.archive.paths import instance_path
 from wado.archive.pieces import Computed, FileSlice, Piece
 from wado.archive.retrieve import Item
 from wado.archive.transcoding import TARGETS, Transcoder, in_order
@@ -203,7 +202,7 @@ class _DataSet:
 
     def __init__(self, archive: Archive, found: Item) -> None:
         self._store = archive.store
-        self._path = instance_path(found.ref)
+        self._path = found.path
         self._entry = found.entry
         self._lock = Lock()
         self._reader: Read | None = None

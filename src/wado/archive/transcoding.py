@@ -9,7 +9,6 @@ import orjson
 from wado.archive import retrieve
 from wado.archive.frame_file import LONG_FRAME_BYTES, FrameFile, transcode_frame_file
 from wado.archive.journal import Journals
-from wado.archive.paths import instance_path
 from wado.archive.pieces import Computed, FileSlice, Piece
 from wado.archive.pixel_workers import PixelWorkers
 from wado.archive.retrieve import Item
@@ -187,7 +186,7 @@ def _frame_file(archive: Archive, found: Item, number: int) -> FrameFile | None:
     retrieve.existing_frames((number,), found)
     (pieces,) = retrieve.frames(archive, found, (number,))
     slices = [piece for piece in pieces if isinstance(piece, FileSlice)]
-    path = archive.store.local_path(instance_path(found.ref))
+    path = archive.store.local_path(found.path)
     if path is None or len(slices) != len(pieces):
         return None
     if sum(piece.length for piece in slices) < LONG_FRAME_BYTES:

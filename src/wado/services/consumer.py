@@ -33,6 +33,7 @@ LOADED: dict[Topic, Table] = {
     Topic.DICOM_STATE: "dicom_state_meta",
     Topic.DICOM_IMAGE: "dicom_image_meta",
     Topic.WEBAPI_ACCESS: "wado_access_log",
+    Topic.TRANSCODE_LOG: "dicom_transcode_log",
 }
 
 

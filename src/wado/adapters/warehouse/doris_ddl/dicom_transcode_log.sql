@@ -13,6 +13,10 @@ CREATE TABLE IF NOT EXISTS `dicom_transcode_log` (
     `derived_size` BIGINT NULL,
     `succeeded` BOOLEAN NOT NULL,
     `reason` VARCHAR(4096) NULL,
+    `codec` VARCHAR(256) NULL,
+    `number_of_frames` BIGINT NULL,
+    `modality` VARCHAR(64) NULL,
+    `attempt` BIGINT NULL,
     `duration_ms` DOUBLE NULL,
     `trace_id` VARCHAR(128) NOT NULL
 )

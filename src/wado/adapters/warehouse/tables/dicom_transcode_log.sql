@@ -12,6 +12,10 @@ CREATE TABLE IF NOT EXISTS dicom_transcode_log (
     derived_size BIGINT,
     succeeded BOOLEAN NOT NULL,
     reason VARCHAR,
+    codec VARCHAR,
+    number_of_frames BIGINT,
+    modality VARCHAR,
+    attempt BIGINT,
     duration_ms DOUBLE,
     transcoded_at VARCHAR NOT NULL,
     trace_id VARCHAR NOT NULL
