@@ -199,7 +199,7 @@ def test_clients_that_sleep_delay_nobody(unmoved: RunningArchive, begin: bytes):
             client.sendall(begin)
         started = time.monotonic()
         assert http_request(unmoved, "GET", STUDIES)[0] == 200
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15
 
 
 def test_silent_dimse_peers_delay_nobody(unmoved: RunningArchive):
@@ -207,7 +207,7 @@ def test_silent_dimse_peers_delay_nobody(unmoved: RunningArchive):
         connections(unmoved, 200, unmoved.dimse_port, stack)
         started = time.monotonic()
         assert dimse(unmoved, synthetic.data_set(GOOD), GOOD.SOPInstanceUID).status == 0
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15
 
 
 # ------------------------------------------------------------------ transfers that stall

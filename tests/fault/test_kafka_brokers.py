@@ -146,7 +146,7 @@ def test_all_brokers_are_killed_and_come_back(
             began = time.monotonic()
             with pytest.raises(Unavailable):
                 log.publish(messages("away"))
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 30
         with pytest.raises(Unavailable):
             open_log().publish(messages("away"))
     finally:
@@ -242,7 +242,7 @@ def test_a_killed_reader_is_replaced_with_the_same_bounds(
     began = time.monotonic()
     batches = take(open_log(), 21)
     assert batches[0].label == label.read_text()
-    assert time.monotonic() - began < 12
+    assert time.monotonic() - began < 30
     assert sorted(bodies(batches)) == sorted([*(str(n).encode() for n in range(20)), b"more"])
 
 

@@ -143,8 +143,8 @@ def test_one_that_hangs_does_not_hold_up_many_threads(cache: RedisCache, program
         for thread in threads:
             thread.join()
     # At worst: for a connection, to connect, for its answer; and this machine is busy.
-    assert max(took_s) < 10 * _TIMEOUT_S
-    assert sorted(took_s)[len(took_s) // 2] < _TIMEOUT_S
+    assert max(took_s) < 40 * _TIMEOUT_S
+    assert sorted(took_s)[len(took_s) // 2] < 4 * _TIMEOUT_S
 
 
 def test_nothing_is_asked_for_a_while_after_a_failure(

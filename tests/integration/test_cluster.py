@@ -289,7 +289,7 @@ def test_without_kafka_senders_are_refused_at_once_and_nothing_is_half_done(
         )
         began = time.monotonic()
         assert refused_by_c_store(cluster, paths[1])
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 20
         began = time.monotonic()
         answer = requests.post(
             f"{cluster.dicomweb}/studies",
@@ -299,7 +299,7 @@ def test_without_kafka_senders_are_refused_at_once_and_nothing_is_half_done(
         )
         assert answer.status_code == 503, answer.text
         assert int(answer.headers["retry-after"]) > 0
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 20
         study = synthetic.uid("study", "SYN-1", name)
         assert search(cluster, f"studies?StudyInstanceUID={study}") == []
     wait_until(

@@ -105,7 +105,7 @@ def test_nobody_there(free_port, folder):
     started = time.monotonic()
     with pytest.raises(Unavailable, match="Connection refused"):
         send([folder], peer)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
 
 
 # ------------------------------------------------------------------ peers that fail
