@@ -3,17 +3,22 @@
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, fields
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import conformance_report
 from wado import errors
+from wado.archive.transcode_rules import ELSEWHERE, is_video, targets
+from wado.dicom.codec_table import can_encode, why_not_decoded
 from wado.dicom.matching import KEYS, Level
 from wado.dicom.sop_classes import STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES
-from wado.dicom.transcode import can_decode, can_encode
+from wado.records import DicomImageMeta
 from wado.services.server.routes import DICOMWEB, Route
+from wado.transcode_settings import TranscodeSettings
 
 _NEVER_SENT = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.2"}
 
@@ -72,10 +77,29 @@ def transfer_syntaxes() -> str:
             sent = "never" if uid in _NEVER_SENT else "as stored"
             if can_encode(uid) and uid not in _NEVER_SENT:
                 sent = "as stored, or transcoded"
-            yield (syntax.name, f"`{uid}`", "yes", sent, "yes" if can_decode(uid) else "no")
+            reason = why_not_decoded(uid)
+            decoded = f"no: {reason}" if reason else "yes"
+            yield (syntax.name, f"`{uid}`", "yes", sent, decoded, _copy(uid))
 
-    head = ("transfer syntax", "UID", "stored", "sent by DICOMweb", "decoded")
+    head = ("transfer syntax", "UID", "stored", "sent by DICOMweb", "decoded", "copy for viewers")
     return _table(head, rows())
+
+
+def _copy(uid: str) -> str:
+    """Say which copy is made of an image that arrives, by the settings as they come."""
+    texts: dict[str, Any] = dict.fromkeys(
+        (field.name for field in fields(DicomImageMeta) if field.default is MISSING), ""
+    )
+    image = DicomImageMeta(**{**texts, "file_size": 0, "transfer_syntax_uid": uid})
+    found = targets(TranscodeSettings(), image, has_pixels=uid not in ELSEWHERE)
+    if not found:
+        return "not needed"
+    ((target, _),) = found
+    if target == uid:
+        return "the same in MP4, if it is not"
+    if is_video(uid):
+        return "H.264"
+    return "no: the reason is recorded" if why_not_decoded(uid) else "HTJ2K, or Explicit VR"
 
 
 def keys() -> str:

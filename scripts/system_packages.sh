@@ -6,6 +6,9 @@ have() { PATH="$PATH:/usr/sbin" command -v "$1" >/dev/null 2>&1; }
 
 packages=""
 have storescu || packages="$packages dcmtk"
+have ffmpeg || packages="$packages ffmpeg"
+have cjpeg || packages="$packages libjpeg-turbo-progs"
+have gdcmconv || packages="$packages libgdcm-tools"
 have chromium || have chromium-browser || have google-chrome || packages="$packages chromium"
 "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
 # What a distributed archive stands on. The tests and `make cluster` start their own processes of

@@ -41,7 +41,11 @@ def _postgresql() -> Path | None:
 
 _FIND: dict[str, Callable[[], Path | None]] = {
     "dcmtk": _program("storescu"),
+    "cjpeg": _program("cjpeg"),
+    "node": _program("node"),
     "chromium": _program("chromium", "chromium-browser", "google-chrome"),
+    "ffmpeg": _program("ffmpeg"),
+    "gdcm": _program("gdcmconv"),
     "nginx": _program("nginx"),
     "redis": _program("redis-server"),
     "orthanc": _program("Orthanc"),

@@ -8,6 +8,7 @@ from threading import Event, Thread
 
 from service import free_port, wait_until
 from wado.bootstrap import open_archive
+from wado.ports import Archive
 from wado.services.consumer import catalogue_storage
 from wado.services.server.app import run
 from wado.settings import Settings, load_settings
@@ -16,6 +17,13 @@ from wado.settings import Settings, load_settings
 @contextmanager
 def serving(root: Path, **server: object) -> Iterator[str]:
     """Serve an archive below `root`; yields ``http://127.0.0.1:<port>``."""
+    with serving_archive(root, **server) as (url, _):
+        yield url
+
+
+@contextmanager
+def serving_archive(root: Path, **server: object) -> Iterator[tuple[str, Archive]]:
+    """Serve an archive below `root`; yields its address, and the archive."""
     settings: Settings = load_settings(
         storage={"root": root, "durability": "os", "unknown_sop_classes": True},
         server={"port": free_port(), **server},
@@ -31,7 +39,7 @@ def serving(root: Path, **server: object) -> Iterator[str]:
         url = f"http://127.0.0.1:{settings.server.port}"
         try:
             wait_until(lambda: _answers(f"{url}/livez"), timeout_s=20, reason="/livez answers")
-            yield url
+            yield url, archive
         finally:
             stop.set()
             for thread in threads:
@@ -46,4 +54,4 @@ def _answers(url: str) -> bool:
         return False
 
 
-__all__ = ["serving"]
+__all__ = ["serving", "serving_archive"]

@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
+from wado.archive.transcode_rules import check_rules
 from wado.dicom.uids import validate_tenant_id
 from wado.errors import InvalidRequest, Unavailable, WadoError
 from wado.ports import Archive, Cache, Index, InstanceStore, MessageLog, Warehouse
@@ -76,12 +77,14 @@ def open_archive(settings: Settings) -> Iterator[Archive]:
     Raises
     ------
     InvalidRequest
-        A URL names no adapter, the profile refuses one, or a tenant can't be one.
+        A URL names no adapter, the profile refuses one, a tenant can't be one, or a rule for
+        copies can't be followed.
     OutOfResources, Unavailable
         The storage root can't be written.
     """
     check_profile(settings)
     check_tenants(settings)
+    check_rules(settings.transcode)
     urls = default_urls(settings)
     openers = {port: _opener(port, url, settings) for port, url in urls.items()}
     with ExitStack() as stack:
@@ -95,6 +98,7 @@ def open_archive(settings: Settings) -> Iterator[Archive]:
             refuse_unknown_sop_classes=not settings.storage.unknown_sop_classes,
             commitments_keep_s=settings.storage.commitments_keep_s,
             services_are_shared=settings.profile == "distributed",
+            transcode=settings.transcode,
         )
 
 

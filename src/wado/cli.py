@@ -290,6 +290,84 @@ def check(
 
 
 @app.command()
+def transcode(  # noqa: PLR0913 - options of a command
+    study: Annotated[str | None, typer.Argument(help="Only this Study Instance UID.")] = None,
+    series: Annotated[str | None, typer.Argument(help="Only this Series Instance UID.")] = None,
+    instance: Annotated[str | None, typer.Argument(help="Only this SOP Instance UID.")] = None,
+    *,
+    root: Root = None,
+    config: Config = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option(help="Only this tenant; default: all, or of a study the default one."),
+    ] = None,
+    target: Annotated[
+        str, typer.Option(help="Transfer syntax of the copies, in place of the rules.")
+    ] = "",
+    quality: Annotated[int, typer.Option(min=0, max=100, help="Of lossy copies; 100 is best.")] = 0,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Only what could not be made before.")
+    ] = False,
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Leave the work to the webworkers.")
+    ] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Remove copies, all or those in the target.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
+    ] = False,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Images at a time; 0: as set, or half of the cores.")
+    ] = 0,
+) -> None:
+    """Make copies of what is stored, in other transfer syntaxes; exit code 1 if some failed."""
+    from wado.cli_transcode import Asked, transcode_stored  # noqa: PLC0415
+
+    uids = tuple(uid for uid in (study, series, instance) if uid)
+    asked = Asked(uids, tenant, target, quality, failed, dry_run, queue, remove, workers)
+    settings = _existing(_settings(config, root))
+    if not transcode_stored(settings, asked, out=out, err=err):
+        sys.exit(1)
+
+
+@app.command()
+def verify(  # noqa: PLR0913 - options of a command
+    studies: Annotated[
+        list[str] | None, typer.Argument(help="Only these Study Instance UIDs.")
+    ] = None,
+    *,
+    root: Root = None,
+    config: Config = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option(help="Only this tenant; default: all, or of studies the default one."),
+    ] = None,
+    sample: Annotated[int, typer.Option(min=1, help="How many, taken at random.")] = 100,
+    every: Annotated[bool, typer.Option("--all", help="All of them, and all frames.")] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="Takes the same sample again; default: another each time.")
+    ] = None,
+    originals: Annotated[bool, typer.Option(help="Check originals, too.")] = True,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Remove bad copies, and order them anew.")
+    ] = False,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Images at a time; 0: as set, or half of the cores.")
+    ] = 0,
+) -> None:
+    """Decode copies again and compare them with their originals; exit code 1 if one is bad."""
+    from wado.cli_verify import Asked, verify_stored  # noqa: PLC0415
+
+    asked = Asked(
+        tuple(studies or ()), tenant, 0 if every else sample, seed, originals, repair, workers
+    )
+    settings = _existing(_settings(config, root))
+    if not verify_stored(settings, asked, out=out, err=err):
+        sys.exit(1)
+
+
+@app.command()
 def reindex(
     root: Root = None,
     config: Config = None,
@@ -329,7 +407,7 @@ def status(
     quick: Annotated[bool, typer.Option("--quick", help="Don't count what is stored.")] = False,
 ) -> None:
     """Show what answers, waits, runs and is stored; exit code 1 if not all answer."""
-    from wado.cli_tools import show_status  # noqa: PLC0415
+    from wado.cli_status import show_status  # noqa: PLC0415
 
     if not show_status(_existing(_settings(config, root)), quick=quick, out=out):
         sys.exit(1)

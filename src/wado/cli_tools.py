@@ -1,11 +1,9 @@
 """What the longer commands do, with progress on a terminal and plain lines elsewhere."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +18,12 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table as TextTable
-from rich.text import Text
 
 from wado.archive.check import Report
 from wado.archive.check import check as check_archive
 from wado.archive.delete import Ref
 from wado.archive.grace import deleted_series, restore
-from wado.archive.health import GROUPS, MOST_COUNTED, Snapshot, Watch
+from wado.archive.health import GROUPS
 from wado.archive.reindex import Rebuilt
 from wado.archive.reindex import reindex as reindex_archive
 from wado.archive.synthesize import manifest as list_of_studies
@@ -36,15 +32,12 @@ from wado.bootstrap import open_archive, prepare_archive
 from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef, validate_tenant_id
 from wado.errors import InvalidRequest
 from wado.ports import Archive
-from wado.profile import default_urls
 from wado.records import Topic
 from wado.settings import Settings
 from wado.supervisor import RunLock, run_folder
-from wado.urls import shown
 
 _SHOWN = 50
 _SETTLE_S = 30.0
-_STATUS_S = 15.0
 _ON_ITS_WAY_S = 2.0
 """How long what was stored may need until it is announced."""
 
@@ -252,73 +245,6 @@ def _counting(err: Console, what: str) -> Iterator[Any]:
             bar.update(task, description=f"{what}: {text}")
 
         yield update
-
-
-def show_status(settings: Settings, *, quick: bool, out: Console) -> bool:
-    """Print what answers, what waits, what runs and what the archive holds; whether all answer."""
-    with open_archive(settings) as archive:
-        found = Watch(archive, limit_s=_STATUS_S).look()
-        _show_services(settings, found, out)
-        _show_queues(found, out)
-        _show_processes(settings, out)
-        if not quick and found.ports["index"].answered:
-            _show_tenants(archive, out)
-    return all(port.answered for port in found.ports.values())
-
-
-def _show_services(settings: Settings, found: Snapshot, out: Console) -> None:
-    services = TextTable("service", "at", "answers", box=None)
-    for port, url in default_urls(settings).items():
-        port_found = found.ports.get(port)
-        if port_found is None:
-            answers = "not asked: one process at a time"
-        elif port_found.answered:
-            answers = f"in {port_found.seconds * 1000:.0f} ms"
-        else:
-            answers = f"NO: {port_found.reason}"
-        services.add_row(port, Text(shown(url), overflow="fold"), Text(answers))
-    out.print(services)
-
-
-def _show_queues(found: Snapshot, out: Console) -> None:
-    queues = TextTable("topic", "waiting", "dead letters", "read by", box=None)
-    for queue in found.queues:
-        lag = "unknown" if queue.lag is None else str(queue.lag)
-        queues.add_row(queue.topic, lag, _counted(queue.dead_letters), queue.group)
-    out.print(queues)
-    out.print(f"series awaiting description: {_counted(found.awaiting_description)}")
-
-
-def _counted(value: int | None) -> str:
-    if value is None:
-        return "unknown"
-    return f"{value} or more" if value == MOST_COUNTED else str(value)
-
-
-def _show_processes(settings: Settings, out: Console) -> None:
-    pids = run_folder(settings) / "services.json"
-    listed = json.loads(pids.read_text()) if pids.is_file() else {}
-    # The list outlives a supervisor that was killed.
-    running = {name: pid for name, pid in listed.items() if Path(f"/proc/{pid}").exists()}
-    if running:
-        out.print("running: " + ", ".join(f"{name} (pid {pid})" for name, pid in running.items()))
-    else:
-        out.print("not running by `wado up`" + (" here" if settings.profile != "embedded" else ""))
-
-
-def _show_tenants(archive: Archive, out: Console) -> None:
-    """Count what the index holds, row by row: in a large archive that takes its time."""
-    table = TextTable("tenant", "studies", "series", "instances", box=None)
-    for tenant, states in groupby(archive.index.all_series(), key=lambda s: s.tenant_id):
-        studies = series = instances = 0
-        last = ""
-        for state in states:  # in order of the keys
-            series += 1
-            instances += state.number_of_series_related_instances
-            studies += state.study_instance_uid != last
-            last = state.study_instance_uid
-        table.add_row(tenant, str(studies), str(series), str(instances))
-    out.print(table if table.row_count else "The archive is empty.")
 
 
 def list_dead_letters(settings: Settings, *, out: Console) -> None:

@@ -16,6 +16,7 @@ WadoError                        500  0110  processing failure
 │   ├── SOPClassNotSupported          0122
 │   ├── SOPClassMismatch              A900
 │   └── CannotUnderstand              C000
+│       └── CutShort                        work on pixels that crashed, or took too much
 ├── NotOffered                   501  0122  the Standard names it; this archive does not do it
 ├── OutOfResources               503  A700
 ├── Unavailable                  503  A700  a service we depend on does not answer; try again
@@ -108,6 +109,13 @@ class SOPClassMismatch(Refused, dimse=0xA900):
 
 class CannotUnderstand(Refused, dimse=0xC000):
     """The data set cannot be read: no identifying attributes, or it ends early."""
+
+
+class CutShort(CannotUnderstand):
+    """The process that worked on pixels crashed, took too long or too much memory.
+
+    It says less of the data than another `CannotUnderstand`: at another time it may pass.
+    """
 
 
 class NotOffered(WadoError, http=501, dimse=0x0122):

@@ -16,7 +16,10 @@ from wado.profile import default_urls
 from wado.settings import Settings
 
 _HEADING: Final = "# Written by `wado deploy nginx` from the settings: change those."
-_API: Final = ("dicomweb", "wado", "livez", "readyz", "openapi\\.json", "docs")
+_API: Final = (
+    *("dicomweb", "wado", "livez", "readyz", "openapi\\.json", "docs"),
+    "statistics/transcoding",
+)
 """First parts of paths that are no pages of the viewer."""
 _HASHED: Final = '"~/assets/.*[-.][A-Za-z0-9_-]{8,}\\.\\w+$"'
 _FILE_NAME: Final = "/.*\\.[A-Za-z]\\w{0,9}"

@@ -6,7 +6,7 @@ in `wado.bootstrap`. All ports may be used from several threads.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from threading import Event
@@ -16,6 +16,7 @@ from wado.dicom.matching import Level, Match, MatchKind, Query
 from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef
 from wado.errors import WadoError
 from wado.records import DicomStateMeta, Table, Topic
+from wado.transcode_settings import TranscodeSettings
 
 # ------------------------------------------------------------------ message log
 
@@ -209,6 +210,13 @@ class Index(Protocol):
         """Take series off the waiting list, unless they changed since that version."""
         ...
 
+    def await_description(self, refs: Sequence[SeriesRef]) -> None:
+        """Put series on the waiting list again, whose documents show no longer what there is.
+
+        Durable on return. Those that are not there are passed over.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of the connections."""
         ...
@@ -300,7 +308,7 @@ class StoredFile:
     """A file of the store, found by walking it.
 
     `changed_s` is when its name or content changed last: of one that was moved, no earlier than
-    that.
+    that. `transfer_syntax_uid` is that of a derived copy, empty of an original.
     """
 
     ref: InstanceRef
@@ -308,6 +316,7 @@ class StoredFile:
     file_size: int
     modified_s: float
     changed_s: float = 0.0
+    transfer_syntax_uid: str = ""
 
 
 class InstanceStore(Protocol):
@@ -383,7 +392,7 @@ class InstanceStore(Protocol):
         """Walk the originals of a tenant, study or series, or of all, in order of their paths.
 
         With `place`, those that were moved below that folder; each under its own path there, or
-        with a number behind it (``….dcm.2``).
+        with a number behind it (``….dcm.2``). With ``derived``, the derived copies.
         """
         ...
 
@@ -460,6 +469,7 @@ class Archive:
     refuse_unknown_sop_classes: bool = True
     commitments_keep_s: float = 30 * 86400.0
     services_are_shared: bool = False
+    transcode: TranscodeSettings = field(default_factory=TranscodeSettings)
 
 
 __all__ = [

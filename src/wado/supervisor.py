@@ -22,6 +22,7 @@ from typing import Any, Self
 
 from wado import vitals
 from wado.archive.health import NEEDED, RECEPTION
+from wado.archive.transcode_rules import check_rules
 from wado.bootstrap import open_archive
 from wado.errors import InvalidRequest, Unavailable, WadoError
 from wado.ports import Archive
@@ -93,6 +94,7 @@ def services(settings: Settings, kind: str | None = None) -> list[Service]:
         "consumer": 1,
         "webworker": 1,
     }
+    check_rules(settings.transcode)
     for warning in warnings(settings):
         _log.warning(warning)
     found = []

@@ -24,6 +24,10 @@ Metric = Literal[
     "wado_series_described",
     "wado_describe_seconds",
     "wado_waits",
+    "wado_transcodes",
+    "wado_transcode_failures",
+    "wado_transcode_frames",
+    "wado_transcode_seconds",
 ]
 """Names of what is counted; each only grows."""
 HELP: Final[dict[Metric, str]] = {
@@ -39,6 +43,10 @@ HELP: Final[dict[Metric, str]] = {
     "wado_series_described": "Series whose metadata documents were written.",
     "wado_describe_seconds": "Seconds spent on looking for series and describing them.",
     "wado_waits": "How often a loop waited because a service did not answer.",
+    "wado_transcodes": "Derived copies that were made.",
+    "wado_transcode_failures": "Derived copies that could not be made, for good.",
+    "wado_transcode_frames": "Frames of the derived copies that were made.",
+    "wado_transcode_seconds": "Seconds spent on derived copies, all workers together.",
 }
 Activity = Literal[
     "catalogue",
@@ -50,8 +58,9 @@ Activity = Literal[
     "describe",
     "housekeeping",
     "commit files",
+    "transcode",
 ]
-"""What a thread can be at; none of it takes minutes, unless something hangs."""
+"""What a thread can be at; none of it takes minutes without progress, unless something hangs."""
 
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
 ACTIVITIES: Final[tuple[Activity, ...]] = get_args(Activity)
@@ -110,3 +119,10 @@ def at(activity: Activity) -> Iterator[None]:
         yield
     finally:
         _row[column] = 0.0
+
+
+def goes_on(activity: Activity) -> None:
+    """Say that what is done at the moment makes progress, however long it takes in all."""
+    column = _COLUMNS[activity]
+    if _row[column]:
+        _row[column] = time.monotonic()

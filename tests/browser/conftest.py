@@ -1,16 +1,19 @@
 """One archive with real files and one browser for all tests of the viewer."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import requests
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from pydicom import dcmread
-from pydicom.uid import UID, JPEG2000MCLossless
+from pydicom.uid import UID
 
 import real
 from browser.viewer_page import ViewerPage
+from every_syntax import Example, every_example, write_all
 from service import RunningArchive
 
 expect.set_options(timeout=15_000)  # other tests share the machine
@@ -37,7 +40,11 @@ COMPRESSED = {
 }
 """One image in several transfer syntaxes, by the middle of the file's name."""
 
-UNDECODABLE = "jpeg-2000-part-2"
+RPCL = "1.2.840.10008.1.2.4.202"
+LARGE_JPEG_2000 = [
+    {"target": RPCL, "sources": ["1.2.840.10008.1.2.4.90"], "min_pixels": 1 << 20},
+]
+"""A rule that makes copies of large images which take long to decode."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,6 @@ def sent(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Se
     folder = tmp_path_factory.mktemp("single")
     images = corpus / "syntaxes" / "ctimage"
     sources = {name: next(images.glob(f"*_{part}Transfer*")) for name, part in COMPRESSED.items()}
-    sources[UNDECODABLE] = sources["jpeg-2000"]
     sources["htj2k"] = next((corpus / "syntaxes" / "htj2k").glob("*HTJ2KLossless*"))
     sources["palette"] = corpus / "color" / "pydicom__examples_palette.dcm"
     sources["multiframe"] = corpus / "multiframe" / "pydicom-data__emri_small.dcm"
@@ -83,8 +89,6 @@ def _renamed(source: Path, target: Path, number: int) -> Sent:
     ds.SOPInstanceUID = f"{ds.StudyInstanceUID}.1.1"
     ds.file_meta.MediaStorageSOPInstanceUID = UID(ds.SOPInstanceUID)
     ds.StudyDescription = target.stem
-    if target.stem == UNDECODABLE:
-        ds.file_meta["TransferSyntaxUID"].value = JPEG2000MCLossless
     ds.save_as(target)
     return Sent(target, ds.StudyInstanceUID, ds.SeriesInstanceUID)
 
@@ -99,6 +103,42 @@ def filled(
         send(archive, head[0].parent)
         send(archive, next(iter(sent.values())).path.parent)
         yield archive
+
+
+@pytest.fixture(scope="session")
+def examples() -> dict[str, Example]:
+    """An instance, and more, of every transfer syntax, by name."""
+    real.require("dcmtk")
+    return {example.name: example for example in every_example()}
+
+
+@pytest.fixture(scope="session")
+def every_one(
+    tmp_path_factory: pytest.TempPathFactory, examples: dict[str, Example]
+) -> Iterator[RunningArchive]:
+    """An archive that was sent all of them, each a series of one study."""
+    real.require("viewer")
+    files = tmp_path_factory.mktemp("every")
+    write_all(list(examples.values()), files)
+    rules = {"WADO_TRANSCODE__RULES": json.dumps(LARGE_JPEG_2000)}
+    with RunningArchive(tmp_path_factory.mktemp("every_one") / "data", env=rules) as archive:
+        send(archive, files)
+        yield archive
+
+
+@pytest.fixture
+def every_viewer(page: Page, every_one: RunningArchive) -> ViewerPage:
+    """The viewer on the archive that has everything."""
+    return ViewerPage(page, every_one.http)
+
+
+def available(archive: RunningArchive, example: Example) -> list[str]:
+    """Transfer syntaxes in which the archive says it has an instance."""
+    study, series, _ = example.uids
+    address = f"{archive.dicomweb}/studies/{study}/series/{series}/metadata"
+    answer = requests.get(address, headers={"accept": "application/dicom+json"}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return list(answer.json()[0]["00083002"]["Value"])
 
 
 def send(archive: RunningArchive, path: Path) -> None:

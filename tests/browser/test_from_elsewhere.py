@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from html import escape
+from html import escape, unescape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlencode
@@ -12,7 +12,9 @@ import requests
 from playwright.sync_api import Page, expect
 from pydicom import dcmread
 
-from service import RunningArchive
+import synthetic
+import videos
+from service import RunningArchive, wait_until
 
 
 @pytest.fixture
@@ -89,22 +91,65 @@ def test_an_image_element_shows_an_image(
     ) > 2  # fmt: skip
 
 
+_SEEK = """() => new Promise((done, failed) => {
+    const video = document.querySelector("video");
+    video.onerror = () => failed(video.error.message);
+    video.onseeked = () => done([video.currentTime, video.videoWidth, video.duration]);
+    const seek = () => { video.currentTime = video.duration / 2; };
+    video.readyState ? seek() : video.onloadedmetadata = seek; })"""
+
+
 @pytest.mark.ps318("rendered-video")
 def test_a_video_element_plays_and_seeks(
     page: Page, elsewhere: "_Elsewhere", running: RunningArchive, corpus: Path
 ):
     video = wado_uri(running, corpus / "derived" / "video_h264.dcm")
     elsewhere.show(page, f'<video muted preload="auto" src="{video}"></video>')
-    seen = page.evaluate(
-        """() => new Promise((done, failed) => {
-        const video = document.querySelector("video");
-        video.onerror = () => failed(video.error.message);
-        video.onseeked = () => done([video.currentTime, video.videoWidth]);
-        const seek = () => { video.currentTime = video.duration / 2; };
-        video.readyState ? seek() : video.onloadedmetadata = seek; })"""
-    )
+    seen = page.evaluate(_SEEK)
     assert seen[0] == pytest.approx(2.0, abs=0.1)
     assert seen[1] > 100
+
+
+@pytest.mark.ps318("rendered-video")
+@pytest.mark.parametrize(
+    ("kind", "syntax"),
+    [
+        ("mpeg2.ts", videos.MPEG_2_MAIN),
+        ("hevc-10.mp4", videos.HEVC_MAIN_10),
+        ("h264.ts", videos.H264),
+    ],
+)
+def test_video_of_other_kinds_plays_once_it_is_converted(
+    page: Page,
+    elsewhere: "_Elsewhere",
+    running: RunningArchive,
+    tmp_path: Path,
+    kind: str,
+    syntax: str,
+):
+    stream = videos.content(kind, frames=50, sound=kind.endswith(".ts"))
+    path = tmp_path / "video.dcm"
+    path.write_bytes(synthetic.part10(videos.instance(stream, syntax, frames=50)))
+    url = unescape(wado_uri(running, path)) + "&contentType=video/mp4"
+
+    def is_converted() -> bool:
+        status = requests.get(url, timeout=30).status_code
+        assert status in (200, 503), status
+        return status == 200
+
+    wait_until(is_converted, timeout_s=120, reason="it is converted")
+    elsewhere.show(page, f'<video muted preload="auto" src="{escape(url)}"></video>')
+    seen = page.evaluate(_SEEK)
+    assert seen[0] == pytest.approx(seen[2] / 2, abs=0.1)
+    assert seen[1:] == [videos.COLUMNS, pytest.approx(50 / videos.RATE, abs=0.2)]
+    # What is shown there is no blank picture.
+    colours = """() => { const c = document.createElement("canvas").getContext("2d");
+        c.drawImage(document.querySelector("video"), 0, 0);
+        return new Set(new Uint32Array(c.getImageData(0, 0, 96, 64).data.buffer)).size; }"""
+    page.evaluate("""() => new Promise(done => {
+        const video = document.querySelector("video");
+        video.crossOrigin = "anonymous"; video.onloadeddata = done; video.load(); })""")
+    assert page.evaluate(colours) > 100
 
 
 @pytest.mark.ps318("rendered-text")

@@ -9,7 +9,7 @@ from pydicom import dcmread
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import UID
 
-from browser.conftest import COMPRESSED, UNDECODABLE, Sent, send
+from browser.conftest import COMPRESSED, Sent, send
 from browser.viewer_page import (
     TOLERANCE,
     ViewerPage,
@@ -108,16 +108,6 @@ def test_a_series_that_grows_keeps_its_window_and_image(
     viewer.wait_window_text(2500, 480)
     assert viewer.instance() == f"{study}.1.3"
     assert viewer.ask("viewport.getZoom()") == pytest.approx(zoom)
-
-
-def test_what_cannot_be_decoded_is_a_sentence(viewer: ViewerPage, sent: dict[str, Sent]):
-    series = sent[UNDECODABLE]
-    viewer.open_list(f"#/study/{series.study_instance_uid}/series/{series.series_instance_uid}")
-    expect(viewer.page.locator(".sentence")).to_have_text(
-        "The viewer has no decoder for this image "
-        "(JPEG 2000 Part 2 Lossless, 1.2.840.10008.1.2.4.92).",
-        timeout=10_000,
-    )
 
 
 def test_a_report_is_said_to_be_no_image(viewer: ViewerPage, sent: dict[str, Sent]):

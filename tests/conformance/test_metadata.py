@@ -80,7 +80,7 @@ def test_each_element_is_that_of_the_file(kept: list[Kept]):
             return answer.content
 
         (metadata,) = each.get("/metadata").json()
-        assert metadata["00083002"]["Value"] == [each.syntax]
+        assert metadata["00083002"]["Value"][0] == each.syntax  # then derived copies, if any
         assert not [tag for tag in metadata if tag.startswith("0002")]
         assert list(metadata) == sorted(metadata)
         theirs = each.ds.to_json_dict()

@@ -41,12 +41,12 @@ def crash(work: Callable[[Reached], None]) -> None:
         pass
 
 
-def complete(work: Callable[[], None], *, processes: int = 1) -> None:
+def complete(work: Callable[[], None], *, processes: int = 1, timeout_s: float = 60) -> None:
     """Run `work` in children, at the same time, to the end."""
     children = [_FORK.Process(target=work) for _ in range(processes)]
     for child in children:
         child.start()
     for child in children:
-        child.join(60)
+        child.join(timeout_s)
         child.kill()
         assert child.exitcode == 0

@@ -189,6 +189,33 @@ class TestAwaitingDescription:
         index.put([state(**change)])
         assert len(index.awaiting_description(9)) == 1
 
+    def test_a_series_is_put_on_the_list_again(self, index: Index) -> None:
+        index.put([state(series=s, tenant_id=t) for s in "12" for t in "tu"])
+        first = dict(index.awaiting_description(9))
+        index.mark_described(list(first.items()))
+        wanted = [state(series="2").series, state(series="1", tenant_id="u").series]
+        index.await_description(wanted)
+        again = dict(index.awaiting_description(9))
+        assert set(again) == set(wanted)
+        index.mark_described([(ref, first[ref]) for ref in wanted])
+        assert set(dict(index.awaiting_description(9))) == set(wanted), "of an older version"
+        index.mark_described(list(again.items()))
+        assert not index.awaiting_description(9)
+
+    def test_who_describes_meanwhile_does_not_take_it_off_the_list(self, index: Index) -> None:
+        index.put([state()])
+        old = index.awaiting_description(9)
+        index.await_description([ref for ref, _ in old])
+        index.mark_described(old)
+        assert [ref for ref, _ in index.awaiting_description(9)] == [ref for ref, _ in old]
+
+    def test_what_is_not_there_does_not_wait(self, index: Index) -> None:
+        index.await_description([])
+        index.put([state()])
+        index.put([state(number_of_series_related_instances=0)])
+        index.await_description([SeriesRef("t", "9", "9.9"), state().series])
+        assert not index.awaiting_description(9)
+
     def test_marking_unknown_series_is_harmless(self, index: Index) -> None:
         index.mark_described([])
         index.mark_described([(SeriesRef("t", "9", "9.9"), 1)])

@@ -4,6 +4,7 @@ import errno
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,7 +24,7 @@ from contract.stores import (
     s3_endpoint,
     s3_place,
 )
-from wado.archive.paths import instance_path
+from wado.archive.paths import DERIVED, derived_path, instance_path
 from wado.dicom.part10 import file_meta
 from wado.dicom.uids import InstanceRef
 from wado.errors import InvalidRequest, NotFound, OutOfResources, WadoError
@@ -177,6 +178,27 @@ class TestMoves:
         assert len(list(store.instances(ref(1).series, place="deleted"))) == 3
         assert list(store.instances("nobody", place="deleted")) == []
         assert list(store.instances()) == []
+
+    def test_derived_copies_are_found_with_their_syntax(self, store: InstanceStore) -> None:
+        """Also where the names of instance and transfer syntax are alike, or long together."""
+        at = ref(1)
+        long = replace(at, sop_instance_uid="1.2." + "3" * 60)
+        alike = replace(at, sop_instance_uid=f"1.{EXPLICIT}")
+        expected = []
+        for instance in (at, long, alike):
+            for syntax in (EXPLICIT, "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2"):
+                path = derived_path(instance, syntax)
+                store.put_document(path, [b"copy"])
+                expected.append((instance, syntax, path, 4))
+        found = list(store.instances(at.series, place=DERIVED))
+        assert sorted(
+            (f.ref, f.transfer_syntax_uid, f.file_path, f.file_size) for f in found
+        ) == sorted(expected)
+        assert [f.file_path for f in store.instances(place=DERIVED)] == [f.file_path for f in found]
+        assert list(store.instances("nobody", place=DERIVED)) == []
+        assert list(store.instances()) == []
+        store.delete([f.file_path for f in found])
+        assert list(store.instances(at.series, place=DERIVED)) == []
 
     def test_deletion_while_the_same_comes_again_loses_neither(self, store: InstanceStore) -> None:
         path, moved = instance_path(ref(1)), threading.Event()

@@ -1,5 +1,6 @@
 """The contract of `Warehouse`; every adapter runs it."""
 
+import re
 import threading
 import uuid
 from collections.abc import Iterator
@@ -12,12 +13,23 @@ import pytest
 
 from backing_doris import address_of, make_tables, open_doris, shared_doris
 from contract import child
-from contract.warehouses import ACCESS, IMAGE, STATE, STORE, TRANSCODE, Open, stores
+from contract.warehouses import (
+    ACCESS,
+    FAILED,
+    IMAGE,
+    STATE,
+    STORE,
+    TRANSCODE,
+    Open,
+    stores,
+)
 from wado.adapters.warehouse.duckdb import DuckdbWarehouse
 from wado.dicom.uids import SeriesRef
 from wado.errors import InvalidMessage, InvalidRequest, WadoError
 from wado.ports import Warehouse
 from wado.records import Table
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 @pytest.fixture(params=[pytest.param("duckdb"), pytest.param("doris")])
@@ -55,6 +67,8 @@ class TestLoad:
             ("dicom_state_meta", STATE),
             ("dicom_image_meta", IMAGE),
             ("wado_access_log", ACCESS),
+            ("dicom_transcode_log", TRANSCODE),
+            ("dicom_transcode_log", FAILED),
         ],
     )
     def test_a_row_has_the_fields_of_its_record(
@@ -64,10 +78,29 @@ class TestLoad:
         (row,) = warehouse.query(f"SELECT * FROM {table}")
         assert row == {f.name: getattr(record, f.name) for f in fields(record)}
 
-    def test_what_was_transcoded(self, warehouse: Warehouse) -> None:
-        warehouse.load("dicom_transcode_log", [orjson.dumps(TRANSCODE)] * 2, "a-0-0-1")
-        rows = warehouse.query("SELECT succeeded, reason FROM dicom_transcode_log")
-        assert rows == [{"succeeded": False, "reason": "truncated"}] * 2
+    def test_each_attempt_to_transcode_is_a_row(self, warehouse: Warehouse) -> None:
+        attempts = [FAILED.to_json(), FAILED.to_json(), TRANSCODE.to_json()]
+        warehouse.load("dicom_transcode_log", attempts, "a-0-0-2")
+        rows = warehouse.query(
+            "SELECT succeeded, reason, count(*) AS attempts FROM dicom_transcode_log"
+            " GROUP BY succeeded, reason ORDER BY attempts"
+        )
+        assert rows == [
+            {"succeeded": True, "reason": None, "attempts": 1},
+            {"succeeded": False, "reason": FAILED.reason, "attempts": 2},
+        ]
+
+    def test_the_queries_of_the_documents(self, warehouse: Warehouse) -> None:
+        attempts = [FAILED.to_json(), FAILED.to_json(), TRANSCODE.to_json()]
+        warehouse.load("dicom_transcode_log", attempts, "a-0-0-2")
+        text = (DOCS / "operations" / "transcoding.md").read_text(encoding="utf-8")
+        failures, costs = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+        (failed,) = warehouse.query(failures)
+        assert (failed["reason"], failed["images"]) == (FAILED.reason, 2)
+        assert failed["latest"] == FAILED.transcoded_at
+        (made,) = warehouse.query(costs)
+        assert made["frames_per_second"] == pytest.approx(10_000 / 0.0125)
+        assert made["of_the_original"] == pytest.approx(1.0)
 
     def test_a_label_is_loaded_once(self, warehouse: Warehouse) -> None:
         assert warehouse.load("dicom_object_meta", stores(1, 2), "log_queue-0-0-1")

@@ -5,13 +5,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from contract import child
-from contract.warehouses import ACCESS, Open, stores
+from contract.warehouses import ACCESS, FAILED, TRANSCODE, Open, stores
 from wado.adapters.warehouse.duckdb import DuckdbWarehouse
 from wado.errors import Unavailable
 from wado.ports import Warehouse
@@ -169,3 +172,18 @@ def test_no_rows_leave_the_label(warehouse: Warehouse) -> None:
 def _load_and_close(warehouse: Warehouse, label: str) -> None:
     warehouse.load("wado_access_log", [ACCESS.to_json()], label)
     warehouse.close()
+
+
+def test_a_table_of_an_earlier_version_gets_the_columns_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "warehouse" / "warehouse.duckdb"
+    later = ("codec", "number_of_frames", "modality", "attempt")
+    old = replace(FAILED, codec=None, number_of_frames=None, modality=None)
+    with closing(DuckdbWarehouse(path)) as warehouse:
+        warehouse.load("dicom_transcode_log", [old.to_json()], "a-0-0-0")
+    with closing(duckdb.connect(str(path))) as connection:
+        for name in later:
+            connection.execute(f"ALTER TABLE dicom_transcode_log DROP COLUMN {name}")
+    with closing(DuckdbWarehouse(path)) as warehouse:
+        warehouse.load("dicom_transcode_log", [TRANSCODE.to_json()], "a-0-1-1")
+        rows = warehouse.query("SELECT * FROM dicom_transcode_log ORDER BY attempt NULLS FIRST")
+    assert rows == [asdict(replace(old, attempt=None)), asdict(TRANSCODE)]  # type: ignore[arg-type]

@@ -5,7 +5,13 @@ from dataclasses import fields, replace
 from typing import Any
 
 from wado.ports import Warehouse
-from wado.records import DicomImageMeta, DicomObjectMeta, DicomStateMeta, WadoAccessLog
+from wado.records import (
+    DicomImageMeta,
+    DicomObjectMeta,
+    DicomStateMeta,
+    TranscodeLog,
+    WadoAccessLog,
+)
 
 Open = Callable[..., Warehouse]
 
@@ -37,13 +43,32 @@ IMAGE = DicomImageMeta(
     rows=512,
 )
 ACCESS = WadoAccessLog("t", "2026-11-01T10:00:02.500000+00:00", "0", "GET", "/", "", 200, 12, 1.5)
-TRANSCODE = {
-    **{f.name: getattr(STORE, f.name) for f in fields(STORE)},
-    "target_transfer_syntax_uid": "1.2.840.10008.1.2.4.201",
-    "succeeded": False,
-    "reason": "truncated",
-    "transcoded_at": "2026-11-01T10:00:01.000000+00:00",
-}
+TRANSCODE = TranscodeLog(
+    **{f.name: getattr(STORE, f.name) for f in fields(TranscodeLog) if hasattr(STORE, f.name)},
+    target_transfer_syntax_uid="1.2.840.10008.1.2.4.202",
+    succeeded=True,
+    duration_ms=12.5,
+    transcoded_at="2026-11-01T10:00:01.000000+00:00",
+    derived_path="derived/t/1.2/1.2.3/1.2.3.4.1.2.840.10008.1.2.4.202.dcm",
+    derived_size=(1 << 40) + 1,
+    codec="openjpeg → openjph",
+    number_of_frames=10_000,
+    modality="XA",
+    attempt=2,
+)
+"""A copy that was made."""
+FAILED = replace(
+    TRANSCODE,
+    succeeded=False,
+    derived_path=None,
+    derived_size=None,
+    codec=None,
+    number_of_frames=None,
+    modality=None,
+    reason="frame 3: the stream ends early",
+    attempt=3,
+)
+"""One that could not be."""
 
 
 def stores(*numbers: int, **attributes: Any) -> list[bytes]:

@@ -15,8 +15,11 @@ import pytest
 import yaml
 from kubernetes_validate.utils import validate
 
+from wado.adapters.message_log.kafka_cluster import DEFAULT_PARTITIONS
+from wado.archive.health import GROUPS
 from wado.cli import app
 from wado.profile import check_profile
+from wado.records import Topic
 from wado.settings import Settings, load_settings
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -194,13 +197,18 @@ def test_pods_run_our_commands_and_are_probed() -> None:
         assert r["kind"] == "Job" or {"startupProbe", "livenessProbe"} <= container.keys()
 
 
-def test_lag_scales_consumers_up_to_the_partitions() -> None:
-    scaled = yaml.safe_load((DEPLOY / "kubernetes" / "lag" / "consumer.yaml").read_text())
+@pytest.mark.parametrize(
+    ("name", "topic"), [("consumer", Topic.STORAGE), ("webworker", Topic.TRANSCODE)]
+)
+def test_lag_scales_services_up_to_the_partitions(name: str, topic: Topic) -> None:
+    scaled = yaml.safe_load((DEPLOY / "kubernetes" / "lag" / f"{name}.yaml").read_text())
+    assert scaled["spec"]["scaleTargetRef"]["name"] == f"wado-{name}"
+    assert scaled["spec"]["maxReplicaCount"] == DEFAULT_PARTITIONS
     trigger = scaled["spec"]["triggers"][0]["metadata"]
     settings = load_settings(BASE / "wado.toml")
     assert settings.log.url == f"kafka://{trigger['bootstrapServers']}"
-    assert trigger["topic"] == "storage_queue"
-    assert trigger["consumerGroup"] == "wado-consumer"
+    assert trigger["topic"] == topic
+    assert trigger["consumerGroup"] == GROUPS[topic]
 
 
 # ------------------------------------------------------------------ systemd

@@ -17,7 +17,8 @@ import {
 } from '@cornerstonejs/core';
 import { init as initLoader, wadors } from '@cornerstonejs/dicom-image-loader';
 import { type ReadonlySignal, signal } from '@preact/signals';
-import { explain, explainDelay } from './explain';
+import { explain, explainDelay, originalOf } from './explain';
+import { type Form, formsOf } from './forms';
 import { FrameQueue } from './frame_queue';
 import { type Edges, edgesOf } from './orientation';
 import type { Window } from './presets';
@@ -39,6 +40,10 @@ export interface ViewState {
   edges: Edges | null;
   /** Why the frame of `index` cannot be shown. */
   problem: string;
+  /** Where it can be had as it is stored, when it cannot be shown. */
+  original: string;
+  /** A coarse picture of the frame of `index`, to look at until that is drawn. */
+  preview: Picture | null;
 }
 
 /** Decoded pixels with the window they ask for, to be drawn small. */
@@ -61,11 +66,15 @@ const nothing: ViewState = {
   zoom: 1,
   edges: null,
   problem: '',
+  original: '',
+  preview: null,
 };
 
 /** Memory for decoded frames; beyond it they are fetched as they are looked at. */
 const cacheBytes = 2 ** 30;
 const viewportId = 'stack';
+/** Halvings of rows and columns; the loader knows three. */
+const previewLevel = 3;
 const patienceMs = 15_000;
 
 let engines = 0;
@@ -75,18 +84,60 @@ function start(): void {
   if (started) return;
   started = true;
   init();
-  initLoader({ maxWebWorkers: Math.max(1, Math.min(4, (navigator.hardwareConcurrency || 2) - 1)) });
+  initLoader({
+    maxWebWorkers: Math.max(1, Math.min(4, (navigator.hardwareConcurrency || 2) - 1)),
+    beforeSend: async (_request, imageId) => ({ Accept: formOf(imageId)?.accept ?? '*/*' }),
+  });
   cache.setMaxCacheSize(cacheBytes * 1.25);
 }
 
 const imageIdOf = (frame: Frame) => `wadors:${frame.address}`;
 
-function load(frame: Frame, requestType: Enums.RequestType): Promise<Types.IImage> {
+/** Loads a frame in the first of its forms that can be had and decoded. */
+async function load(frame: Frame, requestType: Enums.RequestType): Promise<Types.IImage> {
   const imageId = imageIdOf(frame);
+  for (;;) {
+    const form = formOf(imageId);
+    try {
+      return await loadOnce(imageId, requestType);
+    } catch (failure) {
+      if (formOf(imageId) === form && !(isOfForm(failure) && tryNextForm(imageId))) throw failure;
+      // Cornerstone forgets what failed a moment later.
+      await new Promise((resolve) => setTimeout(resolve));
+    }
+  }
+}
+
+/** Loads a large frame coarsely: the beginning of its code stream, at an eighth of its size. */
+async function loadPreview(frame: Frame): Promise<Picture> {
+  const address = `${frame.address.replace('/frames/', '/htj2k/')}?level=${previewLevel}`;
+  const imageId = `wadors:${address}`;
+  const { metadata } = formOf(imageIdOf(frame)) ?? frame;
+  wadors.metaDataManager.add(imageId, { ...metadata } as never);
+  const retrieveOptions = {
+    imageQualityStatus: Enums.ImageQualityStatus.SUBRESOLUTION,
+    decodeLevel: previewLevel,
+  };
+  const requestType = Enums.RequestType.Interaction;
+  try {
+    return pictureOf(
+      await imageLoader.loadImage(imageId, { priority: 5, requestType, retrieveOptions }),
+    );
+  } finally {
+    wadors.metaDataManager.remove(imageId);
+  }
+}
+
+function loadOnce(imageId: string, requestType: Enums.RequestType): Promise<Types.IImage> {
   const options = { useRGBA: false, priority: 5, requestType, additionalDetails: { imageId } };
   const image = imageLoader.loadAndCacheImage(imageId, options);
   image.catch((failure: unknown) => failures.add(failure as object));
   return image;
+}
+
+/** Whether the same frame in another form may be had nevertheless. */
+function isOfForm(failure: unknown): boolean {
+  return !(failure instanceof XMLHttpRequest) || failure.status === 404 || failure.status === 406;
 }
 
 /** What `load` failed with. The loader rejects a second promise with it, which nobody can catch. */
@@ -96,21 +147,37 @@ addEventListener('unhandledrejection', (event) => {
   if (failures.has(event.reason as object)) event.preventDefault();
 });
 
-/** Image ids whose metadata the loader knows, the oldest first. */
-const registered = new Set<string>();
+/** The forms that are left to ask for, of the image ids that the loader knows, the oldest first. */
+const registered = new Map<string, Form[]>();
 const registeredLimit = 20_000;
+
+const formOf = (imageId: string) => registered.get(imageId)?.[0];
 
 /** Tells the loader the metadata of a frame; forgets the oldest, which nobody looks at any more. */
 function register(frame: Frame): void {
   const imageId = imageIdOf(frame);
   registered.delete(imageId);
-  registered.add(imageId);
-  // The loader types the metadata of its own JSON reader, which is the DICOM JSON Model.
-  wadors.metaDataManager.add(imageId, frame.metadata as never);
+  registered.set(imageId, formsOf(frame.metadata));
+  describe(imageId);
   if (registered.size <= registeredLimit) return;
-  const [oldest = imageId] = registered;
+  const [oldest = imageId] = registered.keys();
   registered.delete(oldest);
   wadors.metaDataManager.remove(oldest);
+}
+
+/** Whether there was another form. */
+function tryNextForm(imageId: string): boolean {
+  const forms = registered.get(imageId);
+  if (!forms || forms.length < 2) return false;
+  registered.set(imageId, forms.slice(1));
+  describe(imageId);
+  return true;
+}
+
+function describe(imageId: string): void {
+  const form = formOf(imageId);
+  // The loader types the metadata of its own JSON reader, which is the DICOM JSON Model.
+  if (form) wadors.metaDataManager.add(imageId, form.metadata as never);
 }
 
 /** Frees the pixels of a frame, unless they are still on their way. */
@@ -119,11 +186,22 @@ function release(frame: Frame): void {
   if (cache.getImage(imageId)) cache.removeImageLoadObject(imageId);
 }
 
-/** One frame decoded, for a thumbnail. */
+/**
+ * One frame decoded, for a thumbnail.
+ *
+ * @throws Error says in a sentence why it cannot be had
+ */
 export async function loadPicture(frame: Frame): Promise<Picture> {
   start();
-  register(frame);
-  const image = await load(frame, Enums.RequestType.Thumbnail);
+  if (!registered.has(imageIdOf(frame))) register(frame);
+  return pictureOf(
+    await load(frame, Enums.RequestType.Thumbnail).catch((failure: unknown) => {
+      throw new Error(explain(failure, frame.metadata));
+    }),
+  );
+}
+
+function pictureOf(image: Types.IImage): Picture {
   return {
     pixels: image.getPixelData(),
     rows: image.rows,
@@ -188,8 +266,9 @@ export class StackView {
     const frame = this.frames[target];
     if (!frame) return;
     const { frames } = this;
-    this.update({ index: target, drawn: false, problem: '' });
+    this.update({ index: target, drawn: false, problem: '', original: '', preview: null });
     const isWanted = () => this.frames === frames && this.current.value.index === target;
+    void this.preview(frame, isWanted);
     const late = setTimeout(() => {
       if (isWanted()) this.update({ problem: explainDelay(frame.metadata) });
     }, patienceMs);
@@ -202,7 +281,8 @@ export class StackView {
       this.queue?.around(target);
     } catch (error) {
       clearTimeout(late);
-      if (isWanted()) this.update({ problem: explain(error, frame.metadata) });
+      if (!isWanted()) return;
+      this.update({ problem: explain(error, frame.metadata), original: originalOf(frame.address) });
     }
   }
 
@@ -278,6 +358,17 @@ export class StackView {
     this.engine.destroy();
   }
 
+  /** Shows the first frame coarsely if it is a large one; later ones may be magnified or moved. */
+  private async preview(frame: Frame, isWanted: () => boolean): Promise<void> {
+    if (this.stacked || !formOf(imageIdOf(frame))?.progressive) return;
+    try {
+      const preview = await loadPreview(frame);
+      if (isWanted() && !this.stacked) this.update({ preview });
+    } catch {
+      // The frame itself is on its way, or says why not.
+    }
+  }
+
   private async display(index: number): Promise<void> {
     if (this.stacked) {
       await this.viewport.setImageIdIndex(index);
@@ -324,6 +415,7 @@ export class StackView {
     const shown = this.viewport.getCurrentImageIdIndex();
     this.update({
       drawn: shown === this.current.value.index && !this.current.value.problem,
+      preview: null,
       window: voiRange && !image.color ? windowOf(voiRange) : null,
       invert: (invert ?? false) !== (image.invert ?? false),
       zoom: scale * (image.columnPixelSpacing || 1),

@@ -38,6 +38,7 @@ export const Tag = {
   numberOfSeriesRelatedInstances: '00201209',
   samplesPerPixel: '00280002',
   photometricInterpretation: '00280004',
+  planarConfiguration: '00280006',
   numberOfFrames: '00280008',
   rows: '00280010',
   columns: '00280011',

@@ -48,9 +48,18 @@ export async function retrieveMetadata(
 
 /** The address of one frame; frames count from 1. */
 export function frameAddress(object: DicomObject, frame: number): string {
+  return `${instanceAddress(object)}/frames/${frame}`;
+}
+
+/** The address of a video as browsers play it; they cannot be told which Accept to send for one. */
+export function videoAddress(object: DicomObject): string {
+  return `${instanceAddress(object)}/rendered?accept=${encodeURIComponent('video/mp4')}`;
+}
+
+function instanceAddress(object: DicomObject): string {
   const uid = (tag: string) => String(object[tag]?.Value?.[0]);
   const series = `studies/${uid(Tag.studyInstanceUID)}/series/${uid(Tag.seriesInstanceUID)}`;
-  return `${root}${series}/instances/${uid(Tag.sopInstanceUID)}/frames/${frame}`;
+  return `${root}${series}/instances/${uid(Tag.sopInstanceUID)}`;
 }
 
 function included(tags: readonly string[]): Parameters {
@@ -62,16 +71,32 @@ function query(parameters: Parameters): string {
 }
 
 async function getObjects(path: string, signal?: AbortSignal): Promise<DicomObject[]> {
-  const response = await answer(path, signal);
-  if (response.status === 204) return [];
-  if (!response.ok) throw new RequestFailure(await reason(response));
-  return (await response.json()) as DicomObject[];
+  const response = await ask(root + path, { Accept: 'application/dicom+json' }, signal);
+  return response.status === 204 ? [] : ((await response.json()) as DicomObject[]);
 }
 
-async function answer(path: string, signal?: AbortSignal): Promise<Response> {
+/**
+ * Asks for a resource.
+ *
+ * @throws RequestFailure the server answered with an error, or did not answer
+ */
+export async function ask(
+  address: string,
+  headers: Record<string, string>,
+  signal?: AbortSignal,
+): Promise<Response> {
+  const response = await answer(address, headers, signal);
+  if (!response.ok) throw new RequestFailure(await reason(response));
+  return response;
+}
+
+async function answer(
+  address: string,
+  headers: Record<string, string>,
+  signal?: AbortSignal,
+): Promise<Response> {
   try {
-    const headers = { Accept: 'application/dicom+json' };
-    return await fetch(root + path, { headers, ...(signal && { signal }) });
+    return await fetch(address, { headers, ...(signal && { signal }) });
   } catch (failure) {
     if (signal?.aborted) throw failure;
     throw new RequestFailure('The archive does not answer.');
@@ -87,7 +112,8 @@ async function reason(response: Response): Promise<string> {
 export function statedReason(body: string): string {
   try {
     const { reason } = JSON.parse(body) as { reason?: unknown };
-    return typeof reason === 'string' ? `(${reason})` : '';
+    // In which other forms it can be had says nothing to who looks at images.
+    return typeof reason === 'string' ? `(${reason.replace(/; it can be had as .*$/s, '')})` : '';
   } catch {
     return '';
   }

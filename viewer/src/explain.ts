@@ -6,12 +6,9 @@ import { transferSyntaxName } from './transfer_syntax';
 
 /** `failure` is what the image loader throws: the request that failed, or an error of the decoder. */
 export function explain(failure: unknown, metadata: DicomObject): string {
-  const syntax = text(metadata, Tag.availableTransferSyntaxUID);
+  const syntax = transferSyntaxName(text(metadata, Tag.availableTransferSyntaxUID));
   if (failure instanceof XMLHttpRequest) return explainRequest(failure, syntax);
-  const message = failure instanceof Error ? failure.message : String(failure);
-  const unknown = /no decoder for transfer syntax (\S+)/i.exec(message)?.[1];
-  if (unknown) return `The viewer has no decoder for this image (${transferSyntaxName(unknown)}).`;
-  return `This image cannot be decoded (${transferSyntaxName(syntax)}).`;
+  return `This image cannot be decoded (${syntax}).`;
 }
 
 /** What to say when neither an image nor an error comes: some of the loader's failures are silent. */
@@ -20,10 +17,18 @@ export function explainDelay(metadata: DicomObject): string {
   return `This image is not there yet; perhaps it cannot be decoded (${name}).`;
 }
 
+/** The address, as a file and as it is stored, of the object that a frame or a video belongs to. */
+export function originalOf(address: string): string {
+  const accept = encodeURIComponent('application/dicom; transfer-syntax=*');
+  return `${address.replace(/\/(frames\/\d+|rendered)(\?.*)?$/, '')}?accept=${accept}`;
+}
+
 function explainRequest(request: XMLHttpRequest, syntax: string): string {
   if (!request.status) return 'The archive does not answer.';
   const body = request.response instanceof ArrayBuffer ? request.response : new ArrayBuffer(0);
   const reason = statedReason(new TextDecoder().decode(body)) || request.statusText;
-  const name = transferSyntaxName(syntax);
-  return `The archive answered ${request.status} ${reason} for this image (${name}).`;
+  if (request.status === 406) {
+    return `This image cannot be shown. It is stored as ${syntax}, and the archive cannot decode it ${reason}.`;
+  }
+  return `The archive answered ${request.status} ${reason} for this image (${syntax}).`;
 }

@@ -74,3 +74,23 @@ export const ResetIcon = () => (
     <path d="M4.2 8.2A6.3 6.3 0 1 1 3.7 11M4 3.8v4.4h4.4" />
   </Icon>
 );
+
+export const PlayIcon = () => (
+  <Icon>
+    <circle cx="10" cy="10" r="7" />
+    <path d="m8.3 6.9 5 3.1-5 3.1z" class="solid" />
+  </Icon>
+);
+
+export const UnseenIcon = () => (
+  <Icon>
+    <rect x="3" y="4" width="14" height="12" rx="1.5" />
+    <path d="m3 16 14-12" />
+  </Icon>
+);
+
+export const StatisticsIcon = () => (
+  <Icon>
+    <path d="M3 17h14M5.5 14V9.5M10 14V4M14.5 14V7" />
+  </Icon>
+);

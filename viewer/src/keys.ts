@@ -38,6 +38,8 @@ export function onKey(study: Study, event: KeyboardEvent): void {
   const typing =
     event.target instanceof HTMLSelectElement || event.target instanceof HTMLInputElement;
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  // A video that has the focus is played and wound by its own keys.
+  if (event.target instanceof HTMLVideoElement && !['Escape', '?'].includes(event.key)) return;
   if (act(study, event.key)) event.preventDefault();
 }
 
@@ -45,6 +47,7 @@ export function onKey(study: Study, event: KeyboardEvent): void {
 function act(study: Study, key: string): boolean {
   if (key === '?') showHelp.value = !showHelp.value;
   else if (key === 'Escape') leave();
+  else if (study.video.value !== null && key === ' ') toggleVideo();
   else return actOnView(study, key);
   return true;
 }
@@ -52,6 +55,12 @@ function act(study: Study, key: string): boolean {
 function leave(): void {
   if (showHelp.value) showHelp.value = false;
   else go(studiesLink(new URLSearchParams()));
+}
+
+function toggleVideo(): void {
+  const video = document.querySelector('video');
+  if (video?.paused) void video.play().catch(() => undefined);
+  else video?.pause();
 }
 
 function actOnView(study: Study, key: string): boolean {

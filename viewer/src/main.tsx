@@ -1,4 +1,4 @@
-/** Starts the page: the study list at once, the images when a study is opened. */
+/** Starts the page: the study list at once, images and statistics when they are opened. */
 
 import { signal } from '@preact/signals';
 import { type ComponentType, render } from 'preact';
@@ -9,6 +9,7 @@ import { Worklist } from './worklist_page';
 type StudyPage = ComponentType<{ study: string; series: string | undefined }>;
 
 const studyPage = signal<StudyPage | null>(null);
+const statisticsPage = signal<ComponentType | null>(null);
 const failure = signal('');
 
 async function loadStudyPage(): Promise<void> {
@@ -19,9 +20,25 @@ async function loadStudyPage(): Promise<void> {
   }
 }
 
+async function loadStatisticsPage(): Promise<void> {
+  try {
+    statisticsPage.value = (await import('./statistics_page')).StatisticsPage;
+  } catch {
+    failure.value = 'The page could not be loaded. Reload to try again.';
+  }
+}
+
+function Statistics() {
+  const Page = statisticsPage.value;
+  if (Page) return <Page />;
+  void loadStatisticsPage();
+  return <p class="notice">{failure.value}</p>;
+}
+
 function App() {
   const { value } = route;
   if (value.page === 'studies') return <Worklist filter={value.filter} />;
+  if (value.page === 'statistics') return <Statistics />;
   const Page = studyPage.value;
   if (Page) return <Page key={value.study} study={value.study} series={value.series} />;
   void loadStudyPage();

@@ -9,9 +9,13 @@ export function Overlay({ study, view }: { study: Study; view: StackView }) {
     <div class="overlay">
       <Patient study={study} />
       <Series study={study} />
-      <Position study={study} view={view} />
-      <Display view={view} />
-      <EdgeLetters view={view} />
+      {study.video.value === null && (
+        <>
+          <Position study={study} view={view} />
+          <Display view={view} />
+          <EdgeLetters view={view} />
+        </>
+      )}
     </div>
   );
 }
@@ -47,11 +51,12 @@ function Series({ study }: { study: Study }) {
 }
 
 function Position({ study, view }: { study: Study; view: StackView }) {
-  const { index, count, loaded, drawn, problem } = view.state.value;
+  const { index, count, loaded, drawn, problem, preview } = view.state.value;
   if (!count) return null;
   return (
     <div class="corner bottom left">
       {study.remark.value && <span>{study.remark.value}</span>}
+      {preview && <span>coarse preview</span>}
       {!drawn && !problem && <span class="late">loading…</span>}
       {loaded < count && <span>{`${loaded} of ${count} loaded`}</span>}
       <span data-test="position">{`Image ${index + 1} / ${count}`}</span>

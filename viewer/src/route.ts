@@ -4,13 +4,17 @@ import { signal } from '@preact/signals';
 
 export type Route =
   | { page: 'studies'; filter: URLSearchParams }
-  | { page: 'study'; study: string; series: string | undefined };
+  | { page: 'study'; study: string; series: string | undefined }
+  | { page: 'statistics' };
+
+export const statisticsLink = '#/statistics';
 
 const studyPath = /^#\/study\/([0-9.]{1,64})(?:\/series\/([0-9.]{1,64}))?$/;
 
 function parse(hash: string): Route {
   const match = studyPath.exec(hash);
   if (match?.[1]) return { page: 'study', study: match[1], series: match[2] };
+  if (hash === statisticsLink) return { page: 'statistics' };
   return { page: 'studies', filter: new URLSearchParams(hash.split('?')[1] ?? '') };
 }
 

@@ -1,8 +1,8 @@
 /** From the metadata of a series to its frames in viewing order, or to the reason why there are none. */
 
 import { type DicomObject, items, number, numbers, Tag, text } from './dicom_json';
-import { frameAddress } from './dicomweb';
-import { isVideo, transferSyntaxName } from './transfer_syntax';
+import { frameAddress, videoAddress } from './dicomweb';
+import { isReferenced, isVideo, transferSyntaxName } from './transfer_syntax';
 
 export interface Frame {
   /** Where its pixels are. */
@@ -11,8 +11,15 @@ export interface Frame {
   metadata: DicomObject;
 }
 
+export interface Video {
+  /** Where it is, in a form that browsers play. */
+  address: string;
+  metadata: DicomObject;
+}
+
 export interface Images {
   frames: Frame[];
+  videos: Video[];
   /** One sentence that says why nothing, or not everything, is shown. */
   remark: string;
 }
@@ -38,17 +45,27 @@ const kinds: [prefix: string, kind: string][] = [
   ['1.2.840.10008.5.1.4.1.1.481.', 'a radiotherapy object'],
 ];
 
-/** The frames of all the images of a series, in viewing order. */
+/** The frames of all the images of a series, in viewing order, and its videos. */
 export function imagesOf(objects: DicomObject[]): Images {
   const shown = objects.filter((object) => !obstacle(object));
-  const first = objects[0];
-  if (!first) return { frames: [], remark: 'This series holds no objects any more.' };
-  const frames = inViewingOrder(shown.flatMap(framesOf));
-  const hidden = objects.find(obstacle);
-  if (!hidden) return { frames, remark: '' };
-  if (!shown.length) return { frames, remark: `This series holds ${obstacle(hidden)}.` };
-  const others = objects.length - shown.length;
-  return { frames, remark: `${others} of ${objects.length} objects are ${obstacle(hidden)}.` };
+  const frames = inViewingOrder(shown.filter((object) => !holdsVideo(object)).flatMap(framesOf));
+  const videos = stableSort(shown.filter(holdsVideo).map(videoOf), instanceNumber);
+  return { frames, videos, remark: remarkOn(objects) };
+}
+
+function remarkOn(objects: DicomObject[]): string {
+  const hidden = objects.filter(obstacle);
+  const [first] = hidden;
+  if (!objects.length) return 'This series holds no objects any more.';
+  if (!first) return '';
+  if (hidden.length === objects.length) return `This series holds ${obstacle(first)}.`;
+  return `${hidden.length} of ${objects.length} objects are ${obstacle(first)}.`;
+}
+
+const holdsVideo = (object: DicomObject) => isVideo(text(object, Tag.availableTransferSyntaxUID));
+
+function videoOf(object: DicomObject): Video {
+  return { address: videoAddress(object), metadata: object };
 }
 
 /** What keeps an object from being shown as an image, in words; empty when nothing does. */
@@ -63,7 +80,9 @@ function obstacle(object: DicomObject): string {
   if (kind === 'a segmentation') return `${kind}, which is not drawn by itself`;
   if (number(object, Tag.bitsAllocated) === 1) return 'one-bit images, which are not drawn';
   const syntax = text(object, Tag.availableTransferSyntaxUID);
-  if (isVideo(syntax)) return `video (${transferSyntaxName(syntax)}), which is not played`;
+  if (isReferenced(syntax)) {
+    return `images whose pixels lie on another server (${transferSyntaxName(syntax)}), which is not asked for them`;
+  }
   return '';
 }
 
@@ -115,14 +134,15 @@ function inViewingOrder(frames: Frame[]): Frame[] {
   return stableSort(numbered, (frame) => direction * position(frame));
 }
 
-function stableSort(frames: Frame[], key: (frame: Frame) => number): Frame[] {
-  return frames
-    .map((frame) => ({ frame, value: key(frame) }))
+function stableSort<T>(things: T[], key: (thing: T) => number): T[] {
+  return things
+    .map((thing) => ({ thing, value: key(thing) }))
     .sort((a, b) => a.value - b.value)
-    .map(({ frame }) => frame);
+    .map(({ thing }) => thing);
 }
 
-const instanceNumber = (frame: Frame) => number(frame.metadata, Tag.instanceNumber) ?? 0;
+const instanceNumber = ({ metadata }: { metadata: DicomObject }) =>
+  number(metadata, Tag.instanceNumber) ?? 0;
 
 /** Null when a frame has no position or lies in another direction. */
 function commonNormal(frames: Frame[]): number[] | null {

@@ -2,6 +2,7 @@
 
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { count, type DicomObject, number, Tag, text } from './dicom_json';
+import { PlayIcon, UnseenIcon } from './icons';
 import { go, studyLink } from './route';
 import { imageless, type Study, seriesUID } from './study';
 import { drawThumbnail } from './thumbnail';
@@ -62,18 +63,31 @@ function Entry({ study, series, selected }: EntryProperties) {
   );
 }
 
+/** A picture, or what there is instead of one and why. */
+interface Shown {
+  instead?: 'video' | 'nothing';
+  title: string;
+}
+
 function Thumbnail({ study, uid, modality }: { study: Study; uid: string; modality: string }) {
   const canvas = useRef<HTMLCanvasElement>(null);
-  const [drawn, setDrawn] = useState(false);
+  const [shown, setShown] = useState<Shown | null>(null);
   const stack = study.view.value;
   useEffect(() => {
     const { current } = canvas;
     if (!current || !stack) return undefined;
-    return whenSeen(current, async () => setDrawn(await draw(study, uid, current)));
+    return whenSeen(current, async () => setShown(await draw(study, uid, current)));
   }, [study, uid, stack]);
+  const drawn = shown !== null && !shown.instead;
   return (
-    <span class="thumbnail">
-      {!drawn && <span class="dim">{modality}</span>}
+    <span class="thumbnail" title={shown?.title || undefined}>
+      {!drawn && (
+        <span class="dim instead">
+          {shown?.instead === 'video' && <PlayIcon />}
+          {shown?.instead === 'nothing' && <UnseenIcon />}
+          {modality}
+        </span>
+      )}
       <canvas ref={canvas} width={112} height={112} hidden={!drawn} />
     </span>
   );
@@ -90,17 +104,17 @@ function whenSeen(element: HTMLElement, run: () => Promise<void>): () => void {
   return () => observer.disconnect();
 }
 
-/** Whether there was something to draw. */
-async function draw(study: Study, uid: string, canvas: HTMLCanvasElement): Promise<boolean> {
+/** Draws the frame in the middle, if there is one that can be had. */
+async function draw(study: Study, uid: string, canvas: HTMLCanvasElement): Promise<Shown> {
   try {
-    const { frames } = await study.images(uid);
+    const { frames, videos, remark } = await study.images(uid);
     const middle = frames[frames.length >> 1];
-    if (!middle) return false;
+    if (!middle && videos.length) return { instead: 'video', title: count(videos.length, 'video') };
+    if (!middle) return { instead: 'nothing', title: remark };
     const { loadPicture } = await import('./cornerstone');
     drawThumbnail(await loadPicture(middle), canvas);
-    return true;
-  } catch {
-    // The viewport says why, if the series is chosen.
-    return false;
+    return { title: '' };
+  } catch (failure) {
+    return { instead: 'nothing', title: (failure as Error).message };
   }
 }

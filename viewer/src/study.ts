@@ -4,7 +4,7 @@ import { signal } from '@preact/signals';
 import type { StackView } from './cornerstone';
 import { type DicomObject, number, Tag, text } from './dicom_json';
 import { retrieveMetadata, searchSeries, searchStudies } from './dicomweb';
-import { type Images, imagesOf } from './series';
+import { type Images, imagesOf, type Video } from './series';
 
 const refreshMs = 5000;
 
@@ -34,6 +34,10 @@ export class Study {
   readonly sentence = signal('');
   /** What is not shown of a series that has images. */
   readonly remark = signal('');
+  /** The videos of the series, beside its images or instead of them. */
+  readonly videos = signal<readonly Video[]>([]);
+  /** Which of them is played; null while images are shown. */
+  readonly video = signal<number | null>(null);
   /** The viewport, once Cornerstone is loaded and the page is there. */
   readonly view = signal<StackView | null>(null);
   /** The series that is shown or on its way. */
@@ -66,6 +70,8 @@ export class Study {
     this.view.value?.clear();
     this.sentence.value = 'Loading…';
     this.remark.value = '';
+    this.videos.value = [];
+    this.video.value = null;
     await this.put(uid, false);
   }
 
@@ -102,10 +108,13 @@ export class Study {
     const stack = this.view.value;
     const isWanted = () => this.selected.value === uid && this.view.value === stack;
     try {
-      const { frames, remark } = await this.images(uid);
+      const { frames, videos, remark } = await this.images(uid);
       if (!isWanted() || !stack) return;
-      this.sentence.value = frames.length ? '' : remark;
-      this.remark.value = frames.length ? remark : '';
+      const shown = frames.length + videos.length > 0;
+      this.sentence.value = shown ? '' : remark;
+      this.remark.value = shown ? remark : '';
+      this.videos.value = videos;
+      if (!frames.length && videos.length) this.video.value ??= 0;
       if (frames.length) await stack.show(frames, keep ? stack.state.value.index : 0, keep);
     } catch (error) {
       if (isWanted()) this.sentence.value = (error as Error).message;

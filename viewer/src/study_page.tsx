@@ -1,6 +1,7 @@
 /** An opened study: series on the left, tools above, one stack of images. */
 
-import { useEffect, useMemo, useRef } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useMemo, useRef } from 'preact/hooks';
+import type { StackView } from './cornerstone';
 import { formatDate, formatName, Tag, text } from './dicom_json';
 import { attachGestures } from './gestures';
 import { BackIcon, Logo } from './icons';
@@ -8,10 +9,13 @@ import { onKey } from './keys';
 import { Overlay } from './overlay';
 import { go, studiesLink, studyLink } from './route';
 import { Scrollbar } from './scrollbar';
+import { Sentence } from './sentence';
 import { SeriesList } from './series_list';
 import { Study } from './study';
 import './study.css';
+import { drawThumbnail } from './thumbnail';
 import { leftTool, Toolbar } from './toolbar';
+import { Choice, Player } from './video';
 
 const loading = import('./cornerstone');
 
@@ -79,19 +83,36 @@ function Stack({ study, series }: { study: Study; series: string | undefined }) 
   useEffect(() => {
     if (series) void study.show(series);
   }, [study, series, view]);
-  const sentence = study.sentence.value || view?.state.value.problem;
+  const video = study.videos.value[study.video.value ?? -1];
   return (
     <div class="viewport">
       <div class="canvas" ref={element} data-tool={leftTool.value} />
+      {view && <Preview view={view} />}
+      {video && <Player key={video.address} video={video} />}
       {view && <Overlay study={study} view={view} />}
-      {sentence && (
-        <p class="sentence" role="status">
-          {sentence}
-        </p>
-      )}
-      {view && <Scrollbar view={view} />}
+      {!video && <Reason study={study} />}
+      {view && !video && <Scrollbar view={view} />}
+      <Choice study={study} />
     </div>
   );
+}
+
+/** A large image, coarsely, until it is there. */
+function Preview({ view }: { view: StackView }) {
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const { preview } = view.state.value;
+  useLayoutEffect(() => {
+    if (preview && canvas.current) drawThumbnail(preview, canvas.current);
+  }, [preview]);
+  if (!preview) return null;
+  return <canvas ref={canvas} class="preview" width={preview.columns} height={preview.rows} />;
+}
+
+/** Why there is no image: of the series, or of this frame. */
+function Reason({ study }: { study: Study }) {
+  const state = study.view.value?.state.value;
+  if (study.sentence.value) return <Sentence text={study.sentence.value} />;
+  return state?.problem ? <Sentence text={state.problem} original={state.original} /> : null;
 }
 
 /** Makes the viewport in the element as soon as Cornerstone is there; returns the undoing. */

@@ -11,9 +11,9 @@ import {
   text,
   texts,
 } from './dicom_json';
-import { Logo } from './icons';
+import { Logo, StatisticsIcon } from './icons';
 import { preloadImageChunks } from './preload';
-import { go, studiesLink, studyLink } from './route';
+import { go, statisticsLink, studiesLink, studyLink } from './route';
 import {
   arrived,
   type Field,
@@ -67,6 +67,11 @@ export function Worklist({ filter }: { filter: URLSearchParams }) {
       <header class="bar">
         <Logo />
         <Summary />
+        <span class="grow" />
+        <a class="aside" href={statisticsLink} title="Conversions between transfer syntaxes">
+          <StatisticsIcon />
+          Conversions
+        </a>
       </header>
       <Filter filter={filter} />
       {failure.value && (

@@ -5,17 +5,19 @@ ones have a number behind it.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 
 from wado.archive.digests import digest_of
-from wado.archive.paths import instance_path
+from wado.archive.paths import DERIVED, instance_path
 from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef
 from wado.ports import InstanceStore, StoredFile
 
 DELETED = "deleted"
 """Folder of the originals that were deleted."""
 _QUARANTINE = "quarantine"
+_MAX_REMOVED = 500
+"""Files removed at a time."""
 
 
 def quarantine(store: InstanceStore, path: str, reason: str) -> None:
@@ -53,6 +55,22 @@ def deleted_files(
     for file in store.instances(under.series, place=DELETED):
         if file.ref == under:
             yield file
+
+
+def remove_copies(
+    store: InstanceStore,
+    under: StudyRef | SeriesRef | None = None,
+    sop_instance_uids: Collection[str] | None = None,
+) -> None:
+    """Remove the derived copies of some instances, or of all; they can be made again."""
+    paths: list[str] = []
+    for file in store.instances(under, place=DERIVED):
+        if sop_instance_uids is None or file.ref.sop_instance_uid in sop_instance_uids:
+            paths.append(file.file_path)
+        if len(paths) == _MAX_REMOVED:
+            store.delete(paths)
+            paths = []
+    store.delete(paths)
 
 
 def bring_back(store: InstanceStore, ref: InstanceRef, *, digest: str = "") -> bool:

@@ -5,7 +5,7 @@ batch, and each step is idempotent (DESIGN §5.2).
 """
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,9 +17,11 @@ import orjson
 from wado.archive.aside import bring_back, quarantine
 from wado.archive.attributes import image_of, state_of
 from wado.archive.delete import delete_instances
+from wado.archive.derived import NOTHING
 from wado.archive.growth import Growth, grow
-from wado.archive.journal import Journals, journal_line, metadata_of
+from wado.archive.journal import Entry, Journals, journal_line, metadata_of
 from wado.archive.store import as_stored
+from wado.archive.transcode_rules import targets
 from wado.dicom.describe import Description, describe
 from wado.dicom.uids import InstanceRef, SeriesRef
 from wado.errors import (
@@ -38,6 +40,7 @@ from wado.records import (
     DicomStateMeta,
     DicomStoreMeta,
     Topic,
+    TranscodeMeta,
 )
 
 _READ_AHEAD = 16
@@ -57,6 +60,8 @@ class Catalogued:
     """Its line of the journal."""
     state: DicomStateMeta | None = None
     """Its part in the state of the series, if reading the line again would take much memory."""
+    copies: Sequence[tuple[str, int]] = ()
+    """What it is to be converted to: transfer syntax and quality."""
 
 
 def catalogue_batch(archive: Archive, journals: Journals, batch: Batch) -> int:
@@ -229,7 +234,8 @@ def read_instance(archive: Archive, meta: DicomStoreMeta) -> Catalogued:
             line = _line(meta, image, description)
             large = len(line) > _LARGE_LINE_BYTES
             state = state_of(meta, description.metadata, 0) if large else None
-            return Catalogued(meta, image, line, state)
+            copies = targets(archive.transcode, image, has_pixels=description.pixel is not None)
+            return Catalogued(meta, image, line, state, copies)
         except (WadoError, MemoryError):
             raise
         except OSError as e:
@@ -246,6 +252,7 @@ def catalogue(
 ) -> int:
     """Put instances into index, journals and record topics; how many are new or changed.
 
+    Copies that are to be made are announced when that is done: who makes them reads the journals.
     `publish` takes the records in place of the message log (a rebuild loads them itself).
 
     Raises
@@ -259,6 +266,7 @@ def catalogue(
     states: list[DicomStateMeta] = []
     growths: list[Growth] = []
     messages: list[Message] = []
+    conversions: list[Message] = []
     for ref, group in by_series.items():
         seen = journals.memory(ref)
         known = seen.entries if seen else {}
@@ -273,6 +281,7 @@ def catalogue(
         states.append(state)
         messages.append(Message(Topic.DICOM_STATE, state.key, state.to_json()))
         messages += [Message(Topic.DICOM_IMAGE, i.image.key, i.image.to_json()) for i in group]
+        conversions += [m for i in group for m in _conversions(i, known)]
         # Empty, too: who wrote what is known already may have died before it was flushed.
         growths.append(Growth(ref, seen, b"".join(i.line for i in fresh)))
     if not states:
@@ -289,7 +298,37 @@ def catalogue(
         for ref in overtaken:
             _take_back(archive, journals, ref, by_series[ref])
         raise Unavailable("another consumer has gone on with what this one was at")
+    if conversions:
+        archive.log.publish(conversions)
     return sum(growth.lines.count(b"\n") for growth in growths)
+
+
+def _conversions(item: Catalogued, known: Mapping[str, Entry]) -> Iterator[Message]:
+    """Announce the copies of an instance that are to be made.
+
+    Of an instance that was sent again, those that are there, or could not be made, are left out.
+    """
+    meta = item.meta
+    entry = known.get(meta.sop_instance_uid)
+    derived = entry.derived if entry and entry.digest == meta.digest else NOTHING
+    for target_uid, quality in item.copies:
+        if target_uid in derived.copies or target_uid in derived.failures:
+            continue
+        wanted = TranscodeMeta(
+            tenant_id=meta.tenant_id,
+            study_instance_uid=meta.study_instance_uid,
+            series_instance_uid=meta.series_instance_uid,
+            sop_instance_uid=meta.sop_instance_uid,
+            sop_class_uid=meta.sop_class_uid,
+            transfer_syntax_uid=meta.transfer_syntax_uid,
+            target_transfer_syntax_uid=target_uid,
+            file_path=meta.file_path,
+            file_size=meta.file_size,
+            digest=meta.digest,
+            trace_id=meta.trace_id,
+            quality=quality,
+        )
+        yield Message(Topic.TRANSCODE, wanted.key, wanted.to_json())
 
 
 def _state(item: Catalogued) -> DicomStateMeta:

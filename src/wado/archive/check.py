@@ -4,7 +4,8 @@ The files are the truth; everything else is derived from them and can be made ag
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,10 +13,11 @@ from enum import StrEnum
 from functools import partial
 
 from wado.archive.aside import bring_back, deleted_files, quarantine, set_deleted_aside
+from wado.archive.derived import Copy, failure_line
 from wado.archive.describe import correct_count, describe_series
 from wado.archive.digests import digest_of
 from wado.archive.journal import Entry, Journals, SeriesView, deleted_line
-from wado.archive.paths import instance_path, journal_path
+from wado.archive.paths import DERIVED, derived_path, instance_path, journal_path
 from wado.archive.store import announce_instances
 from wado.dicom.part10 import read_file_meta
 from wado.dicom.uids import InstanceRef, SeriesRef
@@ -25,6 +27,8 @@ from wado.records import DicomStoreMeta
 
 _HEAD_BYTES = 1 << 16
 _ABANDONED_S = 24 * 3600.0
+_UNKNOWN_COPY_S = 6 * 3600.0
+"""A copy may be written for so long, and wait to be announced, before it belongs to nothing."""
 
 
 class Finding(StrEnum):
@@ -42,6 +46,9 @@ class Finding(StrEnum):
     NOT_IN_WAREHOUSE = "series whose rows in the warehouse are too few"
     ABANDONED = "temporary file of a process that died"
     TOO_MANY_IN_WAREHOUSE = "series whose rows in the warehouse are too many"
+    COPY_MISSING = "derived copy whose file is missing"
+    COPY_CHANGED = "derived copy that differs from what was made"
+    COPY_UNKNOWN = "derived copy that belongs to nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +125,7 @@ class _Check:
         """Walk everything and name the series in which something looks wrong."""
         rows = warehouse_counts(self._archive, tenant_id)
         studies: set[int] = set()  # hashes: a few bytes each, however many there are
+        suspected: set[SeriesRef] = set()
         for ref, files in series_files(self._archive, tenant_id):
             self.report.series += 1
             self.report.instances += len(files)
@@ -126,11 +134,16 @@ class _Check:
             self.report.studies = len(studies)
             there = rows.get((ref.tenant_id, ref.study_instance_uid, ref.series_instance_uid), 0)
             if next(self._faults(ref, files, there), None):
+                suspected.add(ref)
                 yield ref
             self._progress(self.report)
         for state in self._archive.index.all_series(tenant_id):
             if next(self._archive.store.instances(state.series), None) is None:
                 yield state.series
+        for ref, copies in series_files(self._archive, tenant_id, place=DERIVED):
+            # Those that are announced were compared with the files of their series.
+            if ref not in suspected and next(self._unknown_copies(ref, copies), None):
+                yield ref
 
     def judge(self, suspects: Sequence[SeriesRef], *, repair: bool) -> None:
         """Look at series again, report what is wrong, and mend it."""
@@ -139,6 +152,8 @@ class _Check:
             there = len(warehouse_instances(self._archive, ref))
             # What is mended first, is not found by what is compared after it.
             self._report(self._faults(ref, files, there), repair=repair)
+            copies = self._archive.store.instances(ref, place=DERIVED)
+            self._report(self._unknown_copies(ref, copies), repair=repair)
             if repair:
                 announce_instances(self._archive, self._unannounced)
             self._unannounced.clear()
@@ -174,6 +189,7 @@ class _Check:
         view = self._journals.view(ref)
         yield from self._index_faults(ref, view, files)
         yield from self._warehouse_faults(ref, view, files, there)
+        yield from self._copy_faults(ref, view, files)
 
     def _changed(self, file: StoredFile, entry: Entry) -> Iterator[_Fault]:
         detail = ""
@@ -215,6 +231,55 @@ class _Check:
                 lines = {journal_path(ref): deleted_line(uid, "file missing")}
                 mend = partial(store.append, lines)
                 yield _Fault(Finding.FILE_MISSING, at.path, mend=mend)
+
+    def _copy_faults(
+        self, ref: SeriesRef, view: SeriesView | None, files: Sequence[StoredFile]
+    ) -> Iterator[_Fault]:
+        """Find copies without their file; mended, they are forgotten, and made again."""
+        entries = view.entries.values() if view else ()
+        if any(entry.derived.copies for entry in entries):
+            known = self._archive.store.instances(ref, place=DERIVED)
+            sizes = {file.file_path: file.file_size for file in known}
+            originals = {file.ref.sop_instance_uid: file for file in files}
+            for entry in entries:
+                for copy in entry.derived.copies.values():
+                    original = originals.get(entry.sop_instance_uid)
+                    if original is not None:
+                        yield from self._copy_fault(original, entry, copy, sizes)
+
+    def _copy_fault(
+        self, original: StoredFile, entry: Entry, copy: Copy, sizes: Mapping[str, int]
+    ) -> Iterator[_Fault]:
+        store, uid = self._archive.store, copy.transfer_syntax_uid
+        path = derived_path(original.ref, uid)
+        size, finding, detail = sizes.get(path), Finding.COPY_CHANGED, ""
+        if size is None:
+            finding = Finding.COPY_MISSING
+        elif size != copy.file_size:
+            detail = f"{size} bytes, {copy.file_size} were written"
+        elif self._deep and digest_of(store, path) != copy.digest:
+            detail = "the SHA-256 differs"
+        else:
+            return
+
+        def forget() -> None:
+            line = failure_line(entry.sop_instance_uid, entry.digest, uid, "")
+            store.append({journal_path(original.ref.series): line})
+            store.delete([path])
+            self._announce_again([original])  # the consumer has it made again
+
+        yield _Fault(finding, path, detail, forget)
+
+    def _unknown_copies(self, ref: SeriesRef, copies: Iterable[StoredFile]) -> Iterator[_Fault]:
+        """Find files that nothing announces, and that nobody is about to announce."""
+        view = self._journals.view(ref)
+        before = time.time() - _UNKNOWN_COPY_S
+        for file in copies:
+            entry = view.entries.get(file.ref.sop_instance_uid) if view else None
+            known = entry is not None and file.transfer_syntax_uid in entry.derived.copies
+            if not known and file.modified_s < before:
+                mend = partial(self._archive.store.delete, [file.file_path])
+                yield _Fault(Finding.COPY_UNKNOWN, file.file_path, mend=mend)
 
     def _index_faults(
         self, ref: SeriesRef, view: SeriesView | None, files: Sequence[StoredFile]
@@ -267,10 +332,10 @@ def _seconds(time: str | None) -> float:
 
 
 def series_files(
-    archive: Archive, tenant_id: str | None = None
+    archive: Archive, tenant_id: str | None = None, *, place: str = ""
 ) -> Iterator[tuple[SeriesRef, list[StoredFile]]]:
-    """Originals, a series at a time."""
-    files = archive.store.instances(tenant_id)
+    """Originals, or the files of a place, a series at a time."""
+    files = archive.store.instances(tenant_id, place=place)
     for ref, group in itertools.groupby(files, key=lambda f: f.ref.series):
         yield ref, list(group)
 

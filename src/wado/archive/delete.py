@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import orjson
 
-from wado.archive.aside import deleted_files, set_deleted_aside
+from wado.archive.aside import deleted_files, remove_copies, set_deleted_aside
 from wado.archive.describe import documents_of, state_of_row, study_views
 from wado.archive.gone import no_instance, no_series, no_study
 from wado.archive.growth import Growth, grow
@@ -184,10 +184,14 @@ def _tell(
 def _clear(archive: Archive, journals: Journals, meta: DicomDeleteMeta, series: SeriesRef) -> None:
     """Set the files of a series aside, and remove what was made from them."""
     view = journals.memory(series)
-    for uids in in_groups(_covered(meta, series, view.deleted if view else ()), _MAX_UIDS):
+    gone = _covered(meta, series, view.deleted if view else ())
+    for uids in in_groups(gone, _MAX_UIDS):
         set_deleted_aside(archive.store, [instance_path(_instance(series, uid)) for uid in uids])
     if view is None or not view.entries:
         archive.store.delete(documents_of(series_document_path(series)))
+        remove_copies(archive.store, series)
+    else:
+        remove_copies(archive.store, series, frozenset(gone))
 
 
 def in_groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -5,7 +5,7 @@ count only for the original that they were made from: one that is replaced has n
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import orjson
@@ -62,22 +62,27 @@ class Derived:
     """What was derived from an instance, and what could not be.
 
     `copies` and `failures` (why not) are by transfer syntax; neither holds what the other has.
+    `line_bytes` are the lengths of the lines that say so.
     """
 
     copies: Mapping[str, Copy]
     failures: Mapping[str, str]
+    line_bytes: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
 
-    def having(self, value: Mapping[str, Any]) -> "Derived":
-        """What there is once a line of a journal is read, too."""
+    def having(self, value: Mapping[str, Any], length: int) -> "Derived":
+        """What there is once a line of a journal is read, too, which is `length` bytes long."""
         copies, failures = dict(self.copies), dict(self.failures)
+        line_bytes = dict(self.line_bytes)
         uid = value["transfer_syntax_uid"]
-        copies.pop(uid, None)
-        failures.pop(uid, None)
+        for known in (copies, failures, line_bytes):
+            known.pop(uid, None)
         if value.get("copy"):
             copies[uid] = Copy.from_json(value["copy"])
         elif value.get("reason"):
             failures[uid] = value["reason"]
-        return Derived(copies, failures)
+        else:
+            return Derived(copies, failures, line_bytes)
+        return Derived(copies, failures, {**line_bytes, uid: length})
 
 
 NOTHING = Derived({}, {})

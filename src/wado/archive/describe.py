@@ -1,14 +1,15 @@
 """Write the metadata documents of series and studies: DICOM JSON, ready to send."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 
 import orjson
 
-from wado.archive.journal import Journals, SeriesView, described_line
+from wado.archive.journal import Entry, Journals, SeriesView, described_line
 from wado.archive.json_documents import gzipped, json_array, rebase_bulk_uris
 from wado.archive.paths import journal_path, series_document_path, study_document_path
+from wado.dicom.media_types import media_type_of
 from wado.dicom.uids import SeriesRef, StudyRef
 from wado.errors import NotFound
 from wado.ports import Archive, Level, Match, Message, Query, Row
@@ -17,6 +18,7 @@ from wado.records import DicomStateMeta, Topic
 _GZIP_LEVEL = 5
 _ALL_SERIES = 100_000
 _TRIES = 3
+_AVAILABLE_TRANSFER_SYNTAX_UID = "00083002"
 
 
 def describe_series(archive: Archive, journals: Journals, ref: SeriesRef) -> SeriesView | None:
@@ -54,7 +56,47 @@ def describe_series(archive: Archive, journals: Journals, ref: SeriesRef) -> Ser
 
 
 def _series_text(journals: Journals, view: SeriesView) -> Iterator[bytes]:
-    return json_array(journals.metadata(view))
+    return json_array(text for _, text in shown(journals, view, view.ordered()))
+
+
+def shown(
+    journals: Journals, view: SeriesView, entries: Sequence[Entry]
+) -> Iterator[tuple[Entry, bytes]]:
+    """Read the DICOM JSON of instances as clients see it: it names their derived copies."""
+    for entry, text in zip(entries, journals.metadata(view, entries), strict=True):
+        yield entry, with_copies_named(entry, text)
+
+
+def available_transfer_syntaxes(entry: Entry) -> list[str]:
+    """Values of Available Transfer Syntax UID (0008,3002): as stored, without loss, with loss.
+
+    Of a video only the stored one is named: viewers tell by it that it is a video.
+    """
+    stored, copies = entry.transfer_syntax_uid, entry.derived.copies
+    if media_type_of(stored).startswith("video/"):
+        return [stored]
+    others = sorted(copies.keys() - {stored}, key=lambda uid: (copies[uid].lossy, uid))
+    return [stored, *others]
+
+
+def with_copies_named(entry: Entry, text: bytes) -> bytes:
+    """Name the copies of an instance in its DICOM JSON, which names the stored transfer syntax."""
+    if not entry.derived.copies:
+        return text
+    values = available_transfer_syntaxes(entry)
+    if len(values) == 1:
+        return text
+    alone = _available(values[:1])
+    if text.count(alone) == 1:  # nearly always: then nothing has to be parsed
+        return text.replace(alone, _available(values))
+    metadata = orjson.loads(text)
+    metadata[_AVAILABLE_TRANSFER_SYNTAX_UID] = {"vr": "UI", "Value": values}
+    return orjson.dumps(metadata)
+
+
+def _available(values: list[str]) -> bytes:
+    element = orjson.dumps({"vr": "UI", "Value": values})
+    return b'"%s":%s' % (_AVAILABLE_TRANSFER_SYNTAX_UID.encode(), element)
 
 
 def are_there(archive: Archive, path: str, documents: Mapping[str, int]) -> bool:
@@ -133,7 +175,7 @@ def study_texts(journals: Journals, views: Iterable[SeriesView]) -> Iterator[byt
     """DICOM JSON of all instances of a study; bulk data URIs are relative to the study."""
     for view in views:
         prefix = b"series/%s/instances/" % view.ref.series_instance_uid.encode()
-        for text in journals.metadata(view):
+        for _, text in shown(journals, view, view.ordered()):
             yield rebase_bulk_uris(text, prefix)
 
 

@@ -1,14 +1,18 @@
 """Frames that a worker process reads by itself: to send them there costs as much as to decode."""
 
 import os
+from dataclasses import replace
 from typing import NamedTuple
 
+from wado.dicom.codec_table import FAMILY
 from wado.dicom.image import ImagePixel
 from wado.dicom.rendering.display import Display
 from wado.dicom.rendering.job import Form, render_frame
-from wado.dicom.transcode import transcode
+from wado.dicom.transcode import coded_colour, decode, decoded_image, encode, transcode
 from wado.errors import NotFound
 
+PLAIN = frozenset({"native", "deflated"})
+"""Codings of frames in which Planar Configuration says how the samples lie."""
 LONG_FRAME_BYTES = 1 << 16
 """From this length on a worker opens the file itself: that is quicker than to send the frame."""
 
@@ -53,3 +57,25 @@ def transcode_frame_file(
 ) -> tuple[bytes, str]:
     """Transcode a frame that is read first; else as `wado.dicom.transcode.transcode`."""
     return transcode(read_frame_file(frame), image, source_uid, target_uid)
+
+
+def copy_frame(
+    data: bytes, image: ImagePixel, source_uid: str, target_uid: str, quality: int
+) -> tuple[bytes, str]:
+    """Transcode a frame as `wado.dicom.transcode.transcode`, its samples always colour by pixel."""
+    if not image.planar_configuration or FAMILY.get(target_uid) not in PLAIN:
+        return transcode(data, image, source_uid, target_uid, quality)
+    from wado.dicom.verification import verify  # noqa: PLC0415 - in workers only
+
+    decoded = decode(data, image, source_uid)
+    image = replace(decoded_image(image, decoded), planar_configuration=0)
+    frame = encode(decoded.pixels, image, target_uid)
+    verify(frame, decoded, image, target_uid, quality)
+    return frame, coded_colour(image, target_uid)
+
+
+def copy_frame_file(
+    frame: FrameFile, image: ImagePixel, source_uid: str, target_uid: str, quality: int
+) -> tuple[bytes, str]:
+    """Transcode a frame that is read first; else as `copy_frame`."""
+    return copy_frame(read_frame_file(frame), image, source_uid, target_uid, quality)

@@ -156,7 +156,7 @@ def _forget(
 
 def is_sparse(view: SeriesView) -> bool:
     """Whether most of a journal is lines that were replaced, or tell of deleted instances."""
-    live = sum(map(_line_bytes, view.entries.values()))
+    live = sum(_line_bytes(e) + sum(e.derived.line_bytes.values()) for e in view.entries.values())
     return view.size > _SPARSE_FROM_BYTES and view.size > _SPARSE_FACTOR * live
 
 

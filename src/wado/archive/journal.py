@@ -278,7 +278,8 @@ def _apply(
     if uid := value.get("derived"):
         entry = entries.get(uid)
         if entry is not None and entry.digest == value["digest"]:
-            entries[uid] = replace(entry, derived=entry.derived.having(value))
+            derived = entry.derived.having(value, len(line) + 1)
+            entries[uid] = replace(entry, derived=derived)
         return False
     uid = value["sop_instance_uid"]
     if value.get("deleted"):

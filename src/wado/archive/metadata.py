@@ -9,8 +9,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
+from zlib import crc32
 
-from wado.archive.describe import current_documents, study_parts
+from wado.archive.describe import (
+    available_transfer_syntaxes,
+    current_documents,
+    shown,
+    study_parts,
+)
 from wado.archive.journal import Entry, Journals, SeriesView
 from wado.archive.json_documents import json_array, rebase_bulk_uris, rebased
 from wado.archive.paths import series_document_path, study_document_path
@@ -63,6 +69,8 @@ def instance_metadata(found: Item) -> Metadata:
     """Find the metadata of an instance."""
     view, entry = found.view, found.entry
     etag = f"{view.identity:x}-{entry.metadata_offset:x}-{entry.metadata_length:x}"
+    if entry.derived.copies:  # they are named
+        etag += f"-{crc32(' '.join(available_transfer_syntaxes(entry)).encode()):x}"
     return Metadata(etag, found.ref.path, ((view, (entry,)),))
 
 
@@ -94,8 +102,7 @@ def objects(
     """Read the metadata of each instance: its DICOM JSON, with absolute BulkDataURIs."""
     for view, entries in found.shown:
         prefix = f"{base_url}/{view.ref.path}/instances/".encode()
-        texts = journals.metadata(view, entries)
-        for entry, text in zip(entries, texts, strict=True):
+        for entry, text in shown(journals, view, entries):
             yield view, entry, rebase_bulk_uris(text, prefix)
 
 

@@ -2,6 +2,9 @@
 
 from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef
 
+DERIVED = "derived"
+"""Folder of the derived copies."""
+
 
 def instance_path(ref: InstanceRef) -> str:
     """Path of the original file of an instance."""
@@ -13,7 +16,7 @@ def instance_path(ref: InstanceRef) -> str:
 
 def derived_path(ref: InstanceRef, transfer_syntax_uid: str) -> str:
     """Path of the derived copy of an instance in a transfer syntax."""
-    return f"derived/{instance_path(ref)[: -len('.dcm')]}.{transfer_syntax_uid}.dcm"
+    return f"{DERIVED}/{instance_path(ref)[: -len('.dcm')]}.{transfer_syntax_uid}.dcm"
 
 
 def journal_path(ref: SeriesRef) -> str:
@@ -39,3 +42,8 @@ def deletion_path(ref: StudyRef) -> str:
 def commitment_path(tenant_id: str, transaction_uid: str) -> str:
     """Path of the journal of a storage commitment: the request, then the result."""
     return f"commitments/{tenant_id}/{transaction_uid}.journal"
+
+
+def unfinished_path(label: str) -> str:
+    """Path of the document that says that work on a batch was begun; gone when it is ended."""
+    return f"run/transcode/{label}.json"

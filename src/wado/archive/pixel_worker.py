@@ -14,7 +14,7 @@ import sys
 from struct import Struct
 from typing import Any
 
-from wado.errors import CannotUnderstand, WadoError
+from wado.errors import CannotUnderstand, CutShort, WadoError
 
 LENGTH = Struct("<Q")
 """Before each message."""
@@ -61,7 +61,7 @@ def answer(work: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> t
     except WadoError as e:
         return False, e
     except MemoryError:
-        return False, CannotUnderstand("the pixels need more memory than a worker may take")
+        return False, CutShort("the pixels need more memory than a worker may take")
     except Exception as e:  # noqa: BLE001 - whatever a codec does, the process goes on
         return False, CannotUnderstand(f"the pixels can't be worked on: {type(e).__name__}: {e}")
 

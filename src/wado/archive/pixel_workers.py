@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
 from wado.archive.pixel_worker import receive, send
-from wado.errors import CannotUnderstand, Unavailable, WadoError
+from wado.errors import CutShort, Unavailable, WadoError
 from wado.telemetry import get_logger
 
 P = ParamSpec("P")
@@ -72,7 +72,7 @@ class _Worker:
         ------
         _Ended
             The worker was gone before it took the job.
-        CannotUnderstand
+        CutShort
             It died of it, or took too long.
         """
         self._socket.settimeout(timeout_s + _GRACE_S)
@@ -80,7 +80,7 @@ class _Worker:
             send(self._socket, job)
             result: tuple[bool, Any] = receive(self._socket)
         except TimeoutError as e:
-            raise CannotUnderstand(f"the pixels took over {timeout_s:g} s") from e
+            raise CutShort(f"the pixels took over {timeout_s:g} s") from e
         except (EOFError, OSError) as e:
             raise self._death(timeout_s) from e
         return result
@@ -92,8 +92,8 @@ class _Worker:
         if status == 0:
             return _Ended()
         if status == -signal.SIGALRM:
-            return CannotUnderstand(f"the pixels took over {timeout_s:g} s")
-        return CannotUnderstand(f"the process that worked on the pixels died ({status})")
+            return CutShort(f"the pixels took over {timeout_s:g} s")
+        return CutShort(f"the process that worked on the pixels died ({status})")
 
     def kill(self) -> None:
         self._process.kill()
@@ -113,17 +113,27 @@ class PixelWorkers:
     workers
         Most processes at a time.
     timeout_s
-        Seconds that a job may take, and that one may wait for its turn.
+        Seconds that a job may take.
     max_memory_bytes
         Address space of a process.
     idle_s
         Seconds without a job after which a process ends.
+    wait_s
+        Seconds that a job may wait for its turn; default: as long as one may take.
     """
 
     def __init__(
-        self, *, workers: int, timeout_s: float, max_memory_bytes: int, idle_s: float = 60.0
+        self,
+        *,
+        workers: int,
+        timeout_s: float,
+        max_memory_bytes: int,
+        idle_s: float = 60.0,
+        wait_s: float | None = None,
     ) -> None:
+        self.workers = workers
         self._timeout_s = timeout_s
+        self._wait_s = timeout_s if wait_s is None else wait_s
         self._limits = {
             "idle_s": idle_s,
             "max_memory_bytes": max_memory_bytes,
@@ -147,11 +157,11 @@ class PixelWorkers:
         WadoError
             What the function raises.
         CannotUnderstand
-            It raises something else, crashes, takes too long or too much memory.
+            It raises something else; or (CutShort) crashes, takes too long or too much memory.
         Unavailable
             All processes are busy for too long, or none can be started.
         """
-        if not self._turns.acquire(timeout=self._timeout_s):
+        if not self._turns.acquire(timeout=self._wait_s):
             raise Unavailable("all pixel workers are busy; try again")
         try:
             is_good, result = self._run((work, args, kwargs))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from wado.archive.aside import deleted_at, deleted_files, quarantine
+from wado.archive.aside import deleted_at, deleted_files, quarantine, remove_copies
 from wado.archive.catalogue import Catalogued, catalogue, read_instance
 from wado.archive.check import meta_of_file, series_files
 from wado.archive.delete import remember_deletion
@@ -44,6 +44,8 @@ def reindex(archive: Archive, progress: Callable[[Rebuilt], None] | None = None)
         archive.store.delete([journal_path(state.series), f"{path}.json", f"{path}.json.gz"])
         # Last: should this end here, the next rebuild finds by it what else is to be forgotten.
         archive.index.put([_without_instances(state)])
+    # What announces them is forgotten: they are made anew, of the originals that there are.
+    remove_copies(archive.store)
     for table in (*_TABLES.values(), "dicom_object_meta"):
         archive.warehouse.clear(table)
     study = None

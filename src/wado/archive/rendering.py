@@ -6,13 +6,15 @@ from typing import Any
 
 import orjson
 
-from wado.archive import retrieve
+from wado.archive import forms, retrieve
 from wado.archive.bulk_data import bulk_value
 from wado.archive.frame_file import LONG_FRAME_BYTES, FrameFile, render_frame_file
 from wado.archive.journal import Journals
 from wado.archive.pieces import FileSlice, OpenFiles, cut, piece_length
 from wado.archive.pixel_workers import PixelWorkers
 from wado.archive.retrieve import Item
+from wado.archive.transcoding import image_of_copy
+from wado.dicom.codec_table import EXPLICIT_VR_LITTLE_ENDIAN
 from wado.dicom.image import ImagePixel, first_value
 from wado.dicom.media_types import media_type_of
 from wado.dicom.rendering.animation import animated
@@ -25,7 +27,7 @@ from wado.dicom.rendering.display import (
 from wado.dicom.rendering.job import Form, render_frame
 from wado.dicom.rendering.options import RenderOptions
 from wado.dicom.rendering.placement import place
-from wado.errors import CannotUnderstand, NotAcceptable, TooLarge
+from wado.errors import CannotUnderstand, NotAcceptable, NotFound, TooLarge
 from wado.ports import Archive
 
 GIF = "image/gif"
@@ -53,11 +55,15 @@ class Renderer:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An instance with pixels, and what its metadata say of them."""
+    """An instance with pixels, and what its metadata say of them.
+
+    Its frames are read from `copy`, if there is one that is decoded faster.
+    """
 
     found: Item
     metadata: Mapping[str, Any]
     image: ImagePixel
+    copy: Item | None = None
 
 
 def is_image(found: Item) -> bool:
@@ -125,7 +131,10 @@ def subject_of(renderer: Renderer, found: Item) -> Subject:
             f"a frame of {image.columns} x {image.rows} pixels is too large to be rendered: "
             f"the limit is {renderer.max_pixels} pixels"
         )
-    return Subject(found, metadata, image)
+    source = forms.source_of(found)
+    if found.entry.number_of_frames == 1:
+        forms.refuse_what_failed(source, EXPLICIT_VR_LITTLE_ENDIAN)
+    return Subject(found, metadata, image, source if source.copy is not None else None)
 
 
 def render(
@@ -144,6 +153,19 @@ def render(
     Unavailable
         All workers are busy.
     """
+    if subject.copy is not None:
+        image = image_of_copy(subject.image, subject.copy)
+        from_copy = replace(subject, found=subject.copy, image=image)
+        try:
+            return _rendered(renderer, from_copy, number, options, media_type)
+        except (NotFound, NotAcceptable):  # its file is gone or damaged: the original is there
+            pass
+    return _rendered(renderer, subject, number, options, media_type)
+
+
+def _rendered(
+    renderer: Renderer, subject: Subject, number: int, options: RenderOptions, media_type: str
+) -> bytes:
     form = Form(
         media_type,
         options.quality,
@@ -188,7 +210,8 @@ def _display(renderer: Renderer, subject: Subject, number: int, options: RenderO
     metadata = subject.metadata
 
     def bulk(path: str, start: int, end: int | None) -> bytes:
-        (pieces,) = bulk_value(renderer.archive, renderer.journals, subject.found, path).parts
+        found = retrieve.original_of(subject.found)
+        (pieces,) = bulk_value(renderer.archive, renderer.journals, found, path).parts
         stop = sum(map(piece_length, pieces)) if end is None else end
         return b"".join(map(renderer.files.bytes_of, cut(pieces, start, stop)))
 

@@ -63,6 +63,14 @@ def copy_of(found: Item, transfer_syntax_uid: str) -> Item | None:
     return replace(found, entry=entry, copy=copy)
 
 
+def original_of(found: Item) -> Item:
+    """Give the instance itself; `found` may be a copy of it."""
+    if found.copy is None:
+        return found
+    entry = found.view.entries[found.ref.sop_instance_uid]
+    return replace(found, entry=entry, copy=None)
+
+
 # ------------------------------------------------------------------ instances
 
 

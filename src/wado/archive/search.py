@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from wado.archive.describe import available_transfer_syntaxes
 from wado.archive.instance_search import Hit, instances
 from wado.archive.journal import Journals
 from wado.archive.json_documents import rebase_bulk_uris
@@ -82,7 +83,8 @@ def _instance(hit: Hit, text: bytes, query: Query, base_url: str) -> dict[str, A
     at, entry = hit.view.ref, hit.entry
     prefix = f"{base_url}/{at.path}/instances/".encode()
     elements: dict[str, Any] = orjson.loads(rebase_bulk_uris(text, prefix))
-    elements["00083002"] = element("UI", entry.transfer_syntax_uid)
+    available = available_transfer_syntaxes(entry)
+    elements["00083002"] = element("UI", "\\".join(available))
     elements.setdefault("00200013", element("IS", entry.instance_number))
     ref = InstanceRef(
         at.tenant_id, at.study_instance_uid, at.series_instance_uid, entry.sop_instance_uid

@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import FileIO
 from urllib.parse import urljoin
 
 from wado.dicom.media_types import MediaType
@@ -29,6 +30,24 @@ class SpooledPart:
     length: int = 0
 
 
+def unnamed_file(store: InstanceStore) -> FileIO:
+    """Open a file on the disk of a store, if that is on this machine.
+
+    Without a name: the system takes the space back, however this process ends.
+
+    Raises
+    ------
+    OutOfResources
+        There is none to be had.
+    """
+    below = store.local_path("incoming")
+    folder = below if below is not None and below.is_dir() else None
+    try:
+        return tempfile.TemporaryFile(dir=folder, buffering=0)
+    except OSError as e:
+        raise OutOfResources(f"no file for large data can be had: {e.strerror}") from e
+
+
 class Spool:
     """The parts of one request; gone when it is closed, and with the process.
 
@@ -41,13 +60,7 @@ class Spool:
     """
 
     def __init__(self, store: InstanceStore, base_url: str) -> None:
-        below = store.local_path("incoming")
-        folder = below if below is not None and below.is_dir() else None
-        try:
-            # Without a name: the system takes the space back, however this process ends.
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
-        except OSError as e:
-            raise OutOfResources(f"no file for bulk data can be had: {e.strerror}") from e
+        self._file = unnamed_file(store)
         self._base_url = base_url.rstrip("/") + "/"
         self._size = self._taken = 0
         self._parts: dict[str, list[SpooledPart]] = {}

@@ -4,13 +4,15 @@ The header is written anew, and Pixel Data is put together frame after frame whi
 that an instance of any size passes with flat memory.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain
 from struct import pack
 from threading import Lock
+from types import MappingProxyType
 
+from wado.archive.frame_file import PLAIN
 from wado.archive.pieces import Computed, FileSlice, Piece
 from wado.archive.retrieve import Item
 from wado.archive.transcoding import TARGETS, Transcoder, in_order
@@ -31,7 +33,7 @@ FEW_FRAMES = 4
 _CHUNK_BYTES = 1 << 20
 _NEVER_SENT = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.2"})
 """Implicit VR and big endian are not for the web (PS3.18 §8.7.3.4)."""
-_FRAMES_OF_WHOLE_BYTES = 8
+FRAMES_OF_WHOLE_BYTES = 8
 """However many bits a frame has, so many frames together end on a byte boundary."""
 _ITEM = b"\xfe\xff\x00\xe0"
 _EMPTY_OFFSET_TABLE = _ITEM + bytes(4)
@@ -96,32 +98,70 @@ def transcoded(transcoder: Transcoder, found: Item, target_uid: str) -> Transcod
 
 def _transcoded(transcoder: Transcoder, found: Item, target_uid: str) -> Transcoded:
     entry, pixel = found.entry, found.entry.pixel
-    source = _DataSet(transcoder.archive, found)
     meta = file_meta(entry.sop_class_uid, entry.sop_instance_uid, target_uid)
     native = is_native(entry.transfer_syntax_uid)
     if pixel is None or (native and target_uid == EXPLICIT_VR_LITTLE_ENDIAN):
         stays = Changes(pixel_representation=_sign(transcoder, found))
-        before, _, after = source.rewritten(stays)
+        before, _, after = _DataSet(transcoder.archive, found).rewritten(stays)
         return Transcoded((meta, *before, *after))
     stored = transcoder.image(found)
-    image = replace(stored, planar_configuration=0) if not native else stored
+    is_plain = FAMILY[entry.transfer_syntax_uid] in PLAIN
+    image = stored if is_plain else replace(stored, planar_configuration=0)
     first, colour = transcoder.frame(found, image, 1, target_uid)
-    after_pixels = pixel.offset + pixel.length + (8 if pixel.encapsulated else 0)
-    changes = Changes(
-        _changed_elements(stored, colour, entry.transfer_syntax_uid),
-        after_pixels,
-        stored.pixel_representation,
-    )
-    before, tag, after = source.rewritten(changes)
+    more = _by_plane(image, colour, target_uid)
+    before, tag, after = around_pixels(transcoder.archive, found, stored, colour, more)
     if target_uid == EXPLICIT_VR_LITTLE_ENDIAN:
         pixels = _native_element(transcoder, found, image, tag, first)
         return Transcoded((meta, *before, *pixels, *after))
     rest = range(2, image.number_of_frames + 1)
     frames = chain((first,), transcoder.frames(found, image, rest, target_uid))
-    stream = chain((meta, *before), _encapsulated_element(tag, frames), after)
+    stream = chain((meta, *before), encapsulated_element(tag, frames), after)
     if image.number_of_frames <= FEW_FRAMES:
         return Transcoded(tuple(stream))
     return Transcoded(stream=stream)
+
+
+def _by_plane(image: ImagePixel, colour: str, target_uid: str) -> dict[int, tuple[bytes, bytes]]:
+    """Planar Configuration of native samples that stay by plane."""
+    stay = target_uid == EXPLICIT_VR_LITTLE_ENDIAN and colour == image.photometric_interpretation
+    if not stay or not image.planar_configuration:
+        return {}
+    return {_PLANAR_CONFIGURATION: (b"US", pack("<H", image.planar_configuration))}
+
+
+def around_pixels(
+    archive: Archive,
+    found: Item,
+    stored: ImagePixel,
+    colour: str,
+    more: Mapping[int, tuple[bytes, bytes]] = MappingProxyType({}),
+) -> tuple[list[Piece], int, list[Piece]]:
+    """Rewrite the data set of an image that gets other pixels.
+
+    Parameters
+    ----------
+    archive, found
+        The image.
+    stored
+        Its Image Pixel Module.
+    colour
+        Photometric Interpretation of its new pixels, which lie colour by pixel.
+    more
+        Tag to VR and value of what else becomes different.
+
+    Returns
+    -------
+    before, tag, after
+        Pieces before the element with the pixels, its tag, and the pieces after it.
+    """
+    pixel = found.entry.pixel
+    assert pixel is not None
+    changes = Changes(
+        {**_changed_elements(stored, colour, found.entry.transfer_syntax_uid), **more},
+        pixel.offset + pixel.length + (8 if pixel.encapsulated else 0),
+        stored.pixel_representation,
+    )
+    return _DataSet(archive, found).rewritten(changes)
 
 
 def _sign(transcoder: Transcoder, found: Item) -> int:
@@ -155,11 +195,8 @@ def _native_element(
     """Pixel Data as a value of known length, decoded while it is sent."""
     count = image.number_of_frames
     bits = image.pixels * image.samples_per_pixel * image.bits_allocated
-    length = (bits * count + 7) // 8
-    vr = b"OW" if image.bits_allocated > 8 else b"OB"
-    if length + length % 2 >= UNDEFINED_LENGTH:
-        raise NotAcceptable(f"its pixels would take {length} bytes: more than a value may have")
-    pieces: list[Piece] = [element_header(tag, vr, length + length % 2)]
+    header, length = native_header(tag, image)
+    pieces: list[Piece] = [header]
     if bits % 8 == 0:
         pieces.append(first)
         pieces += transcoder.native_frames(found, image, range(2, count + 1))
@@ -168,26 +205,46 @@ def _native_element(
     return pieces + [b"\0"] * (length % 2)
 
 
+def native_header(tag: int, image: ImagePixel) -> tuple[bytes, int]:
+    """Header of native Pixel Data, and the bytes of all its frames; the value has an even length.
+
+    Raises
+    ------
+    NotAcceptable
+        They are more than a value may have.
+    """
+    bits = image.pixels * image.samples_per_pixel * image.bits_allocated
+    length = (bits * image.number_of_frames + 7) // 8
+    if length + length % 2 >= UNDEFINED_LENGTH:
+        raise NotAcceptable(f"its pixels would take {length} bytes: more than a value may have")
+    vr = b"OW" if image.bits_allocated > 8 else b"OB"
+    return element_header(tag, vr, length + length % 2), length
+
+
+def packed(frames: Iterable[bytes], bits: int) -> bytes:
+    """Put frames of so many bits behind each other, bit by bit (PS3.5 §8.1.1)."""
+    value = place = 0
+    for frame in frames:
+        value |= int.from_bytes(frame, "little") << place
+        place += bits
+    return value.to_bytes((place + 7) // 8, "little")
+
+
 def _packed_frames(
     transcoder: Transcoder, found: Item, image: ImagePixel, bits: int
 ) -> Iterator[Computed]:
-    """Frames that follow each other bit by bit (PS3.5 §8.1.1)."""
+    def made(numbers: range) -> bytes:
+        frames = transcoder.frames(found, image, numbers, EXPLICIT_VR_LITTLE_ENDIAN)
+        return packed(frames, bits)
 
-    def packed(numbers: range) -> bytes:
-        value = 0
-        for place, number in enumerate(numbers):
-            frame, _ = transcoder.frame(found, image, number, EXPLICIT_VR_LITTLE_ENDIAN)
-            value |= int.from_bytes(frame, "little") << place * bits
-        return value.to_bytes((bits * len(numbers) + 7) // 8, "little")
-
-    for start in range(1, image.number_of_frames + 1, _FRAMES_OF_WHOLE_BYTES):
-        stop = min(start + _FRAMES_OF_WHOLE_BYTES, image.number_of_frames + 1)
+    for start in range(1, image.number_of_frames + 1, FRAMES_OF_WHOLE_BYTES):
+        stop = min(start + FRAMES_OF_WHOLE_BYTES, image.number_of_frames + 1)
         numbers = range(start, stop)
         length = (bits * len(numbers) + 7) // 8
-        yield Computed(length, partial(packed, numbers))
+        yield Computed(length, partial(made, numbers))
 
 
-def _encapsulated_element(tag: int, frames: Iterator[bytes]) -> Iterator[bytes]:
+def encapsulated_element(tag: int, frames: Iterator[bytes]) -> Iterator[bytes]:
     """Pixel Data as fragments, one for each frame (PS3.5 §A.4)."""
     yield element_header(tag, b"OB", UNDEFINED_LENGTH) + _EMPTY_OFFSET_TABLE
     for frame in frames:

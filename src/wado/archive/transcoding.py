@@ -1,7 +1,7 @@
 """Frames in another transfer syntax than they are stored in, worked out when they are sent."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import orjson
@@ -9,6 +9,7 @@ import orjson
 from wado.archive import retrieve
 from wado.archive.frame_file import LONG_FRAME_BYTES, FrameFile, transcode_frame_file
 from wado.archive.journal import Journals
+from wado.archive.kept_frames import FrameKey, KeptFrames
 from wado.archive.pieces import Computed, FileSlice, Piece
 from wado.archive.pixel_workers import PixelWorkers
 from wado.archive.retrieve import Item
@@ -93,15 +94,18 @@ class Transcoder:
         Processes that decode and encode.
     max_pixels
         Most pixels of a frame that is decoded.
+    kept
+        Where frames are kept for who asks again, if they are.
     """
 
     archive: Archive
     journals: Journals
     pixels: PixelWorkers
     max_pixels: int
+    kept: KeptFrames | None = None
 
     def image(self, found: Item) -> ImagePixel:
-        """Read the Image Pixel Module of an instance.
+        """Read the Image Pixel Module of an instance, or of a copy of it.
 
         Raises
         ------
@@ -117,23 +121,43 @@ class Transcoder:
             raise NotAcceptable(
                 f"its frames have {image.pixels} pixels, over {self.max_pixels} aren't decoded"
             )
-        return image
+        return image_of_copy(image, found)
 
     def frame(
         self, found: Item, image: ImagePixel, number: int, target_uid: str
     ) -> tuple[bytes, str]:
         """Work out a frame in another transfer syntax, and its Photometric Interpretation.
 
+        A copy that can't be read, as its file is gone or damaged, is replaced by the original.
+
         Raises
         ------
         NotAcceptable
             It can't be decoded, or not be encoded so; what is stored may still be had.
         """
-        _check_length(found, image, number)
+        key = FrameKey(found.entry.digest, number, target_uid)
+        made = self.kept.get(key) if self.kept is not None else None
+        if made is not None:
+            return made
+        try:
+            made = self._frame(found, image, number, target_uid)
+        except (NotFound, NotAcceptable):
+            if found.copy is None:
+                raise
+            original = retrieve.original_of(found)
+            made = self._frame(original, self.image(original), number, target_uid)
+        if self.kept is not None:
+            self.kept.keep(key, made)
+        return made
+
+    def _frame(
+        self, found: Item, image: ImagePixel, number: int, target_uid: str
+    ) -> tuple[bytes, str]:
+        check_length(found, image, number)
         source_uid = found.entry.transfer_syntax_uid
         run = self.pixels.run
         try:
-            if (file := _frame_file(self.archive, found, number)) is not None:
+            if (file := frame_file(self.archive, found, number)) is not None:
                 return run(transcode_frame_file, file, image, source_uid, target_uid)
             data = read_frame(self.archive, found, number)
             return run(transcode, data, image, source_uid, target_uid)
@@ -158,7 +182,20 @@ class Transcoder:
         return (self.frame(found, image, number, target_uid)[0] for number in numbers)
 
 
-def _check_length(found: Item, image: ImagePixel, number: int) -> None:
+def image_of_copy(image: ImagePixel, found: Item) -> ImagePixel:
+    """Describe the pixels of a copy, where `image` is what the metadata say of the original."""
+    if found.copy is None:
+        return image
+    colour = found.copy.photometric_interpretation or image.photometric_interpretation
+    return replace(
+        image,
+        photometric_interpretation=colour,
+        planar_configuration=0,
+        high_bit=image.bits_stored - 1,
+    )
+
+
+def check_length(found: Item, image: ImagePixel, number: int) -> None:
     """Refuse to read what can't be a frame of this image: it would take memory for nothing."""
     pixel = found.entry.pixel
     if pixel is None or pixel.reason or not 1 <= number <= pixel.number_of_frames:
@@ -178,10 +215,10 @@ def read_frame(archive: Archive, found: Item, number: int) -> bytes:
     """
     retrieve.existing_frames((number,), found)
     (pieces,) = retrieve.frames(archive, found, (number,))
-    return b"".join(_read(archive, piece) for piece in pieces)
+    return b"".join(bytes_of(archive, piece) for piece in pieces)
 
 
-def _frame_file(archive: Archive, found: Item, number: int) -> FrameFile | None:
+def frame_file(archive: Archive, found: Item, number: int) -> FrameFile | None:
     """Say where a long frame is: a worker reads it, so that none that waits is held in memory."""
     retrieve.existing_frames((number,), found)
     (pieces,) = retrieve.frames(archive, found, (number,))
@@ -194,7 +231,8 @@ def _frame_file(archive: Archive, found: Item, number: int) -> FrameFile | None:
     return FrameFile(str(path), tuple((piece.offset, piece.length) for piece in slices))
 
 
-def _read(archive: Archive, piece: Piece) -> bytes:
+def bytes_of(archive: Archive, piece: Piece) -> bytes:
+    """Read or work out a piece; NotFound if its file is gone or ends early."""
     match piece:
         case bytes():
             return piece

@@ -5,30 +5,44 @@ attributes of the instance say (PS3.5 §8.2).
 """
 
 from dataclasses import dataclass
-from struct import Struct, unpack_from
+from struct import Struct
+from types import MappingProxyType
 
 from wado.errors import CannotUnderstand
 
 _SEGMENT = Struct(">BBH")
 _FRAME_HEADER = Struct(">BHHB")
-_SIZE = Struct(">HIIIIIIIIH")
-_BOX = Struct(">I4s")
 
 _SOI, _SOS, _EOI = 0xD8, 0xDA, 0xD9
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 """Markers without a segment behind them (ISO/IEC 10918-1 Table B.1)."""
-_SOF_JPEG_LS, _LSE = 0xF7, 0xF8
-_SOF = frozenset({*range(0xC0, 0xD0), _SOF_JPEG_LS}) - {0xC4, 0xC8, 0xCC}
+_SOF_JPEG_LS = 0xF7
+_DHP = 0xDE
+_SOF = frozenset({*range(0xC0, 0xD0), _SOF_JPEG_LS, _DHP}) - {0xC4, 0xC8, 0xCC}
 _SOF_LOSSLESS = frozenset({0xC3, 0xC7, 0xCB, 0xCF, _SOF_JPEG_LS})
 _APP0, _APP14 = 0xE0, 0xEE
 _MOST_SEGMENTS = 4096
 
-_J2K_START = b"\xff\x4f\xff\x51"
-_JP2_START = b"\0\0\0\x0cjP  "
-_JXL_START = b"\xff\x0a"
-_JXL_CONTAINER = b"\0\0\0\x0cJXL "
-_MOST_BOXES = 256
-_JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+_PROCESSES = MappingProxyType(
+    {
+        0xC0: "baseline",
+        0xC1: "extended sequential",
+        0xC2: "progressive",
+        0xC3: "lossless",
+        0xC5: "hierarchical, differential sequential",
+        0xC6: "hierarchical, differential progressive",
+        0xC7: "hierarchical, differential lossless",
+        0xC9: "extended sequential, arithmetic coding",
+        0xCA: "progressive, arithmetic coding",
+        0xCB: "lossless, arithmetic coding",
+        0xCD: "hierarchical, differential sequential, arithmetic coding",
+        0xCE: "hierarchical, differential progressive, arithmetic coding",
+        0xCF: "hierarchical, differential lossless, arithmetic coding",
+        _DHP: "hierarchical",
+        _SOF_JPEG_LS: "JPEG-LS",
+    }
+)
+"""What the marker of a frame header says (ISO/IEC 10918-1 Table B.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +63,10 @@ class CodeStream:
         What the markers of a JPEG stream say of its colour; None if nothing.
     component_transform, is_reversible
         Of JPEG 2000: the decoder undoes a multiple component transform; its wavelet loses nothing.
+    marker
+        Of the frame header of JPEG or JPEG-LS, 0 for others; that of DHP if it is hierarchical.
+    near
+        Of JPEG-LS: the largest difference that its coder left.
     """
 
     rows: int
@@ -60,6 +78,13 @@ class CodeStream:
     is_ycbcr: bool | None = None
     component_transform: bool = False
     is_reversible: bool = False
+    marker: int = 0
+    near: int = 0
+
+    @property
+    def process(self) -> str:
+        """Name of the JPEG process."""
+        return _PROCESSES.get(self.marker, f"an unknown process (FF{self.marker:02X})")
 
 
 def read_jpeg(data: bytes) -> CodeStream:
@@ -87,6 +112,8 @@ def read_jpeg(data: bytes) -> CodeStream:
                 found.samples,
                 found.precision,
                 is_lossless_jpeg=marker in _SOF_LOSSLESS,
+                marker=marker,
+                near=_near(data, end) if marker == _SOF_JPEG_LS else 0,
                 is_ycbcr=by_names if is_ycbcr is None else is_ycbcr,
             )
         if marker == _APP14 and data[start : start + 5] == b"Adobe" and end - start >= 12:
@@ -121,6 +148,15 @@ def _jpeg_frame(data: bytes, start: int, marker: int) -> CodeStream:
     return CodeStream(rows, columns, samples, precision)
 
 
+def _near(data: bytes, position: int) -> int:
+    """NEAR of the first scan of a JPEG-LS stream (ISO/IEC 14495-1 §C.2.3)."""
+    start = data.find(b"\xff\xda", position)
+    if start < 0 or start + 5 > len(data):
+        return 0
+    at = start + 5 + 2 * data[start + 4]
+    return data[at] if at < len(data) else 0
+
+
 def _by_components(data: bytes, start: int, samples: int) -> bool | None:
     """Whether the components tell the colour: by the letters R, G, B, or by subsampled chroma."""
     at = start + _FRAME_HEADER.size
@@ -128,111 +164,3 @@ def _by_components(data: bytes, start: int, samples: int) -> bool | None:
     if names == b"RGB":
         return False
     return True if len(set(factors)) > 1 else None
-
-
-def read_jpeg_2000(data: bytes) -> CodeStream:
-    """Read the head of a JPEG 2000 or HTJ2K stream, in a JP2 file or bare (ISO/IEC 15444-1 A.5).
-
-    Raises
-    ------
-    CannotUnderstand
-        There is no such head.
-    """
-    position = 0
-    if data.startswith(_JP2_START):
-        position = max(data.find(_J2K_START), 0)
-    if data[position : position + 4] != _J2K_START or len(data) < position + 50:
-        raise CannotUnderstand("the frame is no JPEG 2000 code stream")
-    _, width, height, left, top, *_, count = _SIZE.unpack_from(data, position + 6)
-    segments = position + 4 + unpack_from(">H", data, position + 4)[0]
-    depths = data[position + 42 : position + 42 + 3 * count : 3]
-    if not 1 <= count <= 16384 or len(depths) != count or height <= top or width <= left:
-        raise CannotUnderstand("the JPEG 2000 code stream has a wrong size segment")
-    component_transform, is_reversible = _coding_style(data, segments)
-    return CodeStream(
-        height - top,
-        width - left,
-        count,
-        max(depth & 0x7F for depth in depths) + 1,
-        is_signed=bool(depths[0] & 0x80),
-        component_transform=component_transform,
-        is_reversible=is_reversible,
-    )
-
-
-def _coding_style(data: bytes, position: int) -> tuple[bool, bool]:
-    """Whether components were transformed, and the wavelet is reversible (COD, A.6.1)."""
-    for _ in range(_MOST_SEGMENTS):
-        if position + 14 > len(data):
-            break
-        marker, length = unpack_from(">HH", data, position)
-        if marker == 0xFF52:
-            return data[position + 8] != 0, data[position + 13] == 1
-        if marker in (0xFF90, 0xFF93) or length < 2:
-            break
-        position += 2 + length
-    return False, False
-
-
-def read_jpeg_xl(data: bytes) -> CodeStream:
-    """Read the size at the head of a JPEG XL stream, bare or in a container (ISO/IEC 18181-1).
-
-    Raises
-    ------
-    CannotUnderstand
-        There is no such head.
-    """
-    start = _jpeg_xl_start(data)
-    if start < 0 or data[start : start + 2] != _JXL_START:
-        raise CannotUnderstand("the frame is no JPEG XL code stream")
-    bits = _Bits(int.from_bytes(data[start + 2 : start + 18], "little"))
-    small = bits.take(1)
-    rows = _jpeg_xl_size(bits, small=small)
-    ratio = bits.take(3)
-    if ratio:
-        numerator, denominator = _JXL_RATIOS[ratio - 1]
-        columns = rows * numerator // denominator
-    else:
-        columns = _jpeg_xl_size(bits, small=small)
-    return CodeStream(rows, columns)
-
-
-@dataclass(slots=True)
-class _Bits:
-    """Bits read from the least significant on."""
-
-    value: int
-
-    def take(self, count: int) -> int:
-        taken = self.value & ((1 << count) - 1)
-        self.value >>= count
-        return taken
-
-
-def _jpeg_xl_size(bits: _Bits, *, small: int) -> int:
-    if small:
-        return (bits.take(5) + 1) * 8
-    return bits.take((9, 13, 18, 30)[bits.take(2)]) + 1
-
-
-def _jpeg_xl_start(data: bytes) -> int:
-    """Offset of the code stream; -1 if there is none."""
-    if not data.startswith(_JXL_CONTAINER):
-        return 0
-    position = 0
-    for _ in range(_MOST_BOXES):
-        if position + 8 > len(data):
-            return -1
-        length, kind = _BOX.unpack_from(data, position)
-        start = position + 8
-        if length == 1:
-            length = int.from_bytes(data[start : start + 8], "big")
-            start += 8
-        if kind == b"jxlc":
-            return start
-        if kind == b"jxlp":
-            return start + 4
-        if length < 8:
-            return -1
-        position += length
-    return -1

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from enum import StrEnum
 
 from wado.dicom.coded_media import SYNTAX, Coded, Reader, boxes, number
 from wado.errors import CannotUnderstand, UnsupportedMediaType
@@ -17,6 +18,52 @@ _MPEG_2_MAIN = 4
 _MPEG_2_LEVELS = {8: "100", 6: "101", 4: "101"}
 _FRAME_RATES = {1: 24000 / 1001, 2: 24.0, 3: 25.0, 4: 30000 / 1001, 5: 30.0, 6: 50.0,
                 7: 60000 / 1001, 8: 60.0}  # fmt: skip
+
+H264 = frozenset(f"{SYNTAX}{n}{f}" for n in (102, 103, 104, 105, 106) for f in ("", ".1"))
+"""Transfer syntaxes of MPEG-4 AVC/H.264 (PS3.5 §8.2.7)."""
+HEAD_BYTES = 1024
+"""What `container_of` looks at."""
+_PACKET_BYTES, _STAMPED_BYTES = 188, 192
+_START = re.compile(rb"\x00\x00\x01([\x00-\xff][\x00-\xff])")
+_HEVC_UNITS = frozenset({32, 33, 34, 35, 39})
+"""Parameter sets, delimiter, SEI: what a byte stream of HEVC begins with (ITU-T H.265 §7.4.2.2)."""
+_H264_UNITS = frozenset({6, 7, 8, 9})
+"""The same of H.264 (ITU-T H.264 §7.4.1)."""
+
+
+class Container(StrEnum):
+    """What the stream of a video is put in."""
+
+    MP4 = "MP4"
+    TRANSPORT_STREAM = "MPEG-2 transport stream"
+    PROGRAM_STREAM = "MPEG-2 program stream"
+    MPEG_STREAM = "MPEG-2 video stream"
+    H264_STREAM = "H.264 byte stream"
+    HEVC_STREAM = "HEVC byte stream"
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is the video alone: without sound, and without times."""
+        return self in (Container.MPEG_STREAM, Container.H264_STREAM, Container.HEVC_STREAM)
+
+
+def container_of(head: bytes) -> Container | None:
+    """Tell by its first `HEAD_BYTES` what a stream is put in; None if it is nothing we know."""
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return Container.MP4
+    for first, step in ((0, _PACKET_BYTES), (4, _STAMPED_BYTES)):  # as on a Blu-ray Disc
+        packets = head[first::step]
+        if packets and set(packets) == {0x47}:
+            return Container.TRANSPORT_STREAM
+    found = _START.search(head[:64])
+    if found is None or head[: found.start()].strip(b"\0"):
+        return None
+    kind, layer = found[1]
+    if kind in (0xBA, 0xB3):
+        return Container.PROGRAM_STREAM if kind == 0xBA else Container.MPEG_STREAM
+    if kind >> 1 in _HEVC_UNITS and layer == 1:
+        return Container.HEVC_STREAM
+    return Container.H264_STREAM if kind & 0x9F in _H264_UNITS else None
 
 
 def mp4(read: Reader, size: int) -> Coded:

@@ -1,8 +1,10 @@
 """Encoders of frames for lossless transfer syntaxes; only worker processes import this."""
 
 import zlib
-from collections.abc import Callable
-from struct import Struct
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import accumulate
+from struct import pack
 from types import MappingProxyType
 
 import imagecodecs
@@ -16,6 +18,7 @@ from wado.dicom.codec_table import (
     RLE_LOSSLESS,
 )
 from wado.dicom.image import ImagePixel
+from wado.dicom.jpeg_2000_stream import set_precision
 from wado.errors import NotAcceptable
 
 _JPEG = "1.2.840.10008.1.2.4."
@@ -24,9 +27,11 @@ _HTJ2K_LEVELS = 5
 _LOWEST_RESOLUTION_BITS = 6
 _JPEG_XL_EFFORT = 3
 """Higher ones take many times as long for a few per cent."""
+_ANY_PREDICTOR = 4
+"""Of the seven, for the transfer syntax that leaves the choice: the smallest on real images."""
 _MOST_RLE_SEGMENTS = 15
-_RLE_HEADER = Struct("<II56x")
-"""Number of segments, and the offset of the first (PS3.5 §G.5)."""
+_RLE_HEADER_BYTES = 64
+"""Number of segments and their offsets (PS3.5 §G.5)."""
 
 
 def encode_frame(pixels: np.ndarray, image: ImagePixel, transfer_syntax_uid: str) -> bytes:
@@ -66,41 +71,45 @@ def _deflated(pixels: np.ndarray, image: ImagePixel) -> bytes:
 
 
 def _rle(pixels: np.ndarray, image: ImagePixel) -> bytes:
-    from rle.utils import encode_pixel_data  # noqa: PLC0415 - only for such frames
-
     if image.bits_allocated * image.samples_per_pixel > 8 * _MOST_RLE_SEGMENTS or (
         image.is_float or image.bits_allocated not in (1, 8, 16, 32, 64)
     ):
         raise NotAcceptable(f"frames of {image.bits_allocated} bits can't be had as RLE Lossless")
+    segments = [
+        bytes(imagecodecs.packbits_encode(each, axis=-1)) for each in _planes(pixels, image)
+    ]
+    padded = [segment + b"\0" * (len(segment) % 2) for segment in segments]
+    offsets = accumulate((len(segment) for segment in padded[:-1]), initial=_RLE_HEADER_BYTES)
+    header = pack(f"<{len(padded) + 1}I", len(padded), *offsets)
+    return b"".join((header.ljust(_RLE_HEADER_BYTES, b"\0"), *padded))
+
+
+def _planes(pixels: np.ndarray, image: ImagePixel) -> Iterator[np.ndarray]:
+    """Bytes of each sample, the most significant first, as planes: runs end with their row."""
     if image.bits_allocated == 1:
-        packed = bytes(imagecodecs.packbits_encode(_native(pixels, image)))
-        return _RLE_HEADER.pack(1, _RLE_HEADER.size) + packed + b"\0" * (len(packed) % 2)
-    source = pixels.astype(f"<u{image.bits_allocated // 8}", copy=False).tobytes()
-    data: bytes = encode_pixel_data(
-        source,
-        byteorder="<",
-        rows=image.rows,
-        columns=image.columns,
-        samples_per_pixel=image.samples_per_pixel,
-        bits_allocated=image.bits_allocated,
-    )
-    return data
+        packed = np.frombuffer(_native(pixels, image), np.uint8)
+        yield packed.reshape(1, -1)
+        return
+    size = image.bits_allocated // 8
+    wide = pixels.astype(f">u{size}", casting="unsafe").reshape(*pixels.shape[:2], -1)
+    for plane in np.moveaxis(wide.view(np.uint8), 2, 0):
+        yield np.ascontiguousarray(plane)
 
 
-def _unsigned(pixels: np.ndarray, image: ImagePixel) -> np.ndarray:
+def unsigned(pixels: np.ndarray, image: ImagePixel) -> np.ndarray:
     """Stored values as numbers without sign, in the least bytes that hold Bits Stored."""
     kind = np.uint8 if image.bits_stored <= 8 else np.uint16
     wide = pixels.view(f"u{pixels.dtype.itemsize}") & np.uint16((1 << image.bits_stored) - 1)
     return np.ascontiguousarray(wide.astype(kind))
 
 
-def _jpeg_lossless(pixels: np.ndarray, image: ImagePixel) -> bytes:
+def _jpeg_lossless(pixels: np.ndarray, image: ImagePixel, predictor: int = 1) -> bytes:
     colour = "rgb" if pixels.ndim == 3 else None
     return bytes(
         imagecodecs.jpeg8_encode(
-            _unsigned(pixels, image),
+            unsigned(pixels, image),
             lossless=True,
-            predictor=1,
+            predictor=predictor,
             bitspersample=max(image.bits_stored, 2),
             colorspace=colour,
             outcolorspace=colour,
@@ -109,48 +118,72 @@ def _jpeg_lossless(pixels: np.ndarray, image: ImagePixel) -> bytes:
 
 
 def _jpeg_ls(pixels: np.ndarray, image: ImagePixel) -> bytes:
-    return bytes(imagecodecs.jpegls_encode(_unsigned(pixels, image)))
+    return bytes(imagecodecs.jpegls_encode(unsigned(pixels, image)))
 
 
 def _jpeg_2000(pixels: np.ndarray, image: ImagePixel) -> bytes:
-    smallest = min(image.rows, image.columns)
     return bytes(
         imagecodecs.jpeg2k_encode(
-            _exact(pixels, image),
+            exact(pixels, image),
             codecformat="j2k",
             reversible=True,
-            mct=_is_rgb(image),
+            mct=is_rgb(image),
             bitspersample=image.bits_stored,
-            resolutions=max(min(smallest.bit_length(), _JPEG_2000_RESOLUTIONS), 1),
+            resolutions=jpeg_2000_resolutions(image),
         )
     )
 
 
-def _exact(pixels: np.ndarray, image: ImagePixel) -> np.ndarray:
+def jpeg_2000_resolutions(image: ImagePixel) -> int:
+    """Count the resolutions that a JPEG 2000 stream gets: no more than its smallest side has.
+
+    Of one bit, a wavelet would make two that the encoder has no room for.
+    """
+    if image.bits_stored == 1:
+        return 1
+    return max(min(min(image.rows, image.columns).bit_length(), _JPEG_2000_RESOLUTIONS), 1)
+
+
+def exact(pixels: np.ndarray, image: ImagePixel) -> np.ndarray:
     """Stored values in the least bytes that hold Bits Stored, with their sign."""
     kind = np.dtype(f"{'i' if image.is_signed else 'u'}{1 if image.bits_stored <= 8 else 2}")
     return np.ascontiguousarray(pixels.astype(kind, copy=False))
 
 
-def _is_rgb(image: ImagePixel) -> bool:
+def is_rgb(image: ImagePixel) -> bool:
+    """Whether the pixels are red, green and blue, which codecs may transform."""
     return image.samples_per_pixel == 3 and image.photometric_interpretation == "RGB"
 
 
 def _htj2k(pixels: np.ndarray, image: ImagePixel) -> bytes:
     """Encode by resolutions (RPCL), the lowest of 64 pixels at most, with a list of tile-parts.
 
-    That is what 1.2.840.10008.1.2.4.202 asks for (PS3.5), and harms the other not.
+    That is what 1.2.840.10008.1.2.4.202 asks for (PS3.5), and harms the other not. The encoder
+    takes whole bytes for the precision, but it shall be Bits Stored (PS3.5 §8.2.14): what stands in
+    the head is corrected, and the middle, which a decoder adds to numbers without sign, with it.
     """
-    levels = (max(image.rows, image.columns) - 1).bit_length() - _LOWEST_RESOLUTION_BITS
-    return bytes(
+    samples = exact(pixels, image)
+    bits, width = image.bits_stored, samples.dtype.itemsize * 8
+    if bits < width and not image.is_signed:
+        samples = samples + samples.dtype.type((1 << width - 1) - (1 << bits - 1))
+    stream = bytearray(
         imagecodecs.htj2k_encode(
-            _exact(pixels, image),
+            samples,
             reversible=True,
-            rgb=_is_rgb(image),
+            rgb=is_rgb(image),
             tlm=True,
-            resolutions=max(levels, _HTJ2K_LEVELS),
+            tilepart=imagecodecs.HTJ2K.TILEPART.RESOLUTIONS,
+            resolutions=htj2k_levels(image),
         )
     )
+    set_precision(stream, bits)
+    return bytes(stream)
+
+
+def htj2k_levels(image: ImagePixel) -> int:
+    """Count the wavelet levels of an HTJ2K stream: its lowest resolution has 64 pixels at most."""
+    levels = (max(image.rows, image.columns) - 1).bit_length() - _LOWEST_RESOLUTION_BITS
+    return max(levels, _HTJ2K_LEVELS)
 
 
 def _jpeg_xl(pixels: np.ndarray, image: ImagePixel) -> bytes:
@@ -158,7 +191,11 @@ def _jpeg_xl(pixels: np.ndarray, image: ImagePixel) -> bytes:
         raise NotAcceptable("luminance and chroma can't be had as JPEG XL without loss")
     return bytes(
         imagecodecs.jpegxl_encode(
-            _unsigned(pixels, image), lossless=True, effort=_JPEG_XL_EFFORT, usecontainer=False
+            unsigned(pixels, image),
+            lossless=True,
+            effort=_JPEG_XL_EFFORT,
+            bitspersample=image.bits_stored,
+            usecontainer=False,
         )
     )
 
@@ -169,6 +206,7 @@ _ENCODERS: MappingProxyType[str, Callable[[np.ndarray, ImagePixel], bytes]] = Ma
         ENCAPSULATED_UNCOMPRESSED: _native,
         DEFLATED_FRAMES: _deflated,
         RLE_LOSSLESS: _rle,
+        f"{_JPEG}57": partial(_jpeg_lossless, predictor=_ANY_PREDICTOR),
         f"{_JPEG}70": _jpeg_lossless,
         f"{_JPEG}80": _jpeg_ls,
         f"{_JPEG}90": _jpeg_2000,

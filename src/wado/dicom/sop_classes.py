@@ -246,6 +246,9 @@ _SYNTAXES = """
 1.2.4.106.1 Fragmentable MPEG-4 AVC/H.264 Stereo High Profile / Level 4.2
 1.2.4.107 HEVC/H.265 Main Profile / Level 5.1
 1.2.4.108 HEVC/H.265 Main 10 Profile / Level 5.1
+1.2.4.110 JPEG XL Lossless
+1.2.4.111 JPEG XL JPEG Recompression
+1.2.4.112 JPEG XL
 1.2.4.201 High-Throughput JPEG 2000 Image Compression (Lossless Only)
 1.2.4.202 High-Throughput JPEG 2000 with RPCL Options Image Compression (Lossless Only)
 1.2.4.203 High-Throughput JPEG 2000 Image Compression
@@ -257,6 +260,7 @@ _SYNTAXES = """
 1.2.7.1 SMPTE ST 2110-20 Uncompressed Progressive Active Video
 1.2.7.2 SMPTE ST 2110-20 Uncompressed Interlaced Active Video
 1.2.7.3 SMPTE ST 2110-30 PCM Digital Audio
+1.2.8.1 Deflated Image Frame Compression
 1.20 Papyrus 3 Implicit VR Little Endian
 """
 

@@ -10,18 +10,15 @@ from wado import vitals
 from wado.archive.catalogue import catalogue_batch
 from wado.archive.journal import Journals
 from wado.dicom.uids import SeriesRef
-from wado.errors import InvalidMessage, OutOfResources, Unavailable, WadoError
+from wado.errors import InvalidMessage, OutOfResources, Unavailable
 from wado.ports import Archive, Batch, Delivered
 from wado.records import DicomImageMeta, DicomImageRemoval, Table, Topic
+from wado.services.patience import Patience
 from wado.settings import ConsumerSettings
-from wado.telemetry import get_logger
 
-_log = get_logger("consumer")
 _CATALOGUE_GROUP = "wado-consumer"
 _LOADER_GROUP = "wado-warehouse"
 _LONGEST_PAUSE_S = 0.03
-_FIRST_BACK_OFF_S = 0.2
-_LONGEST_BACK_OFF_S = 10.0
 _STOP_WITHIN_S = 8.0
 """How long loads in hand are waited for at the end; one that hangs comes again, by its label."""
 
@@ -69,7 +66,7 @@ def run(archive: Archive, settings: ConsumerSettings, stop: Event) -> None:
 def catalogue_storage(archive: Archive, settings: ConsumerSettings, stop: Event) -> None:
     """Catalogue batches of `storage_queue`; a service that is down is waited for."""
     journals = Journals(archive.store)
-    patience = _Patience("catalogue", stop)
+    patience = Patience("consumer", "catalogue", stop)
     while not stop.is_set():
         try:
             # Opened (and its library loaded) now, so that the first image does not wait for it.
@@ -95,7 +92,7 @@ def load_topic(
     archive: Archive, settings: ConsumerSettings, topic: Topic, table: Table, stop: Event
 ) -> None:
     """Load a record topic into its table; the label makes a replay harmless."""
-    patience = _Patience(f"load {table}", stop)
+    patience = Patience("consumer", f"load {table}", stop)
     while not stop.is_set():
         try:
             # Opened now, too; a table that is missing is told before there are records for it.
@@ -184,23 +181,3 @@ def _load_with_removals(archive: Archive, table: Table, batch: Batch) -> None:
             archive.warehouse.delete(series, gone, f"{batch.label}-removed-{number}")
     if rows:
         _load(archive, table, batch, list(rows.values()), batch.label)
-
-
-class _Patience:
-    """Back-off, logged: a service that is down is waited for, visibly."""
-
-    def __init__(self, what: str, stop: Event) -> None:
-        self._what = what
-        self._stop = stop
-        self._delay_s = 0.0
-
-    def wait(self, e: WadoError) -> None:
-        self._delay_s = min(max(self._delay_s * 2, _FIRST_BACK_OFF_S), _LONGEST_BACK_OFF_S)
-        _log.warning("waiting", doing=self._what, reason=str(e), retry_in_s=self._delay_s)
-        vitals.count("wado_waits")
-        self._stop.wait(self._delay_s)
-
-    def reset(self) -> None:
-        if self._delay_s:
-            _log.info("working again", doing=self._what)
-        self._delay_s = 0.0

@@ -1,8 +1,8 @@
-"""wado-webworker: metadata of series that changed, storage commitments, and what has expired."""
+"""wado-webworker: metadata of series that changed, commitments, copies, and what has expired."""
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +17,7 @@ from wado.dicom.uids import SeriesRef, StudyRef
 from wado.errors import InvalidMessage, OutOfResources, Unavailable, WadoError
 from wado.ports import Archive, Batch, Delivered
 from wado.records import CommitmentMeta, Topic
+from wado.services import transcode_worker
 from wado.settings import LogSettings, WebworkerSettings
 from wado.telemetry import get_logger
 
@@ -54,27 +55,32 @@ def run(
     *,
     deleted_keep_s: float = _WEEK_S,
 ) -> None:
-    """Describe series at rest, and work on storage commitments, until `stop` is set.
+    """Describe series at rest, make derived copies, work on commitments, until `stop` is set.
 
     Now and then the log is trimmed, and what has expired is purged. Several webworkers share the
     work by locks of the cache, which only spare double work: all of it may be done twice.
     """
     failures: list[BaseException] = []
 
-    def guarded() -> None:
+    def guarded(work: Callable[[Archive, Event], None]) -> None:
         try:
-            work_on_commitments(archive, stop)
+            work(archive, stop)
         except BaseException as e:  # noqa: BLE001 - the main thread raises it again
             failures.append(e)
             stop.set()
 
-    committing = Thread(target=guarded, name="commitments", daemon=True)
-    committing.start()
+    threads = [
+        Thread(target=guarded, args=(work,), name=name, daemon=True)
+        for name, work in (("commitments", work_on_commitments), ("copies", transcode_worker.run))
+    ]
+    for thread in threads:
+        thread.start()
     try:
         _describe_and_purge(archive, settings, log_settings, stop, deleted_keep_s=deleted_keep_s)
     finally:
         stop.set()
-        committing.join()
+        for thread in threads:
+            thread.join()
     if failures:
         raise failures[0]
 

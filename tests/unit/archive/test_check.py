@@ -112,8 +112,8 @@ def test_instance_that_comes_during_the_check_is_not_lost(archive: Archive) -> N
         def __getattr__(self, name: str) -> Any:
             return getattr(archive.store, name)
 
-        def instances(self, under: Any = None) -> Any:
-            files = list(archive.store.instances(under))
+        def instances(self, under: Any = None, *, place: str = "") -> Any:
+            files = list(archive.store.instances(under, place=place))
             store(archive, two)
             catalogue_all(archive)
             return iter(files)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 import pixel_jobs
 from service import wait_until
 from wado.archive.pixel_workers import PixelWorkers
-from wado.errors import CannotUnderstand, NotAcceptable, Unavailable
+from wado.errors import CannotUnderstand, CutShort, NotAcceptable, Unavailable
 
 GIB = 1 << 30
 JOBS = str(Path(pixel_jobs.__file__).parent)
@@ -61,27 +61,27 @@ def test_errors_of_the_archive_pass_and_others_become_one(workers: PixelWorkers)
 
 
 def test_a_crash_costs_one_job(workers: PixelWorkers):
-    with pytest.raises(CannotUnderstand, match="died"):
+    with pytest.raises(CutShort, match="died"):
         workers.run(pixel_jobs.die)
     assert workers.run(pixel_jobs.double, 1) == 2
 
 
 def test_too_much_memory_costs_one_job(workers: PixelWorkers):
-    with pytest.raises(CannotUnderstand, match="memory"):
+    with pytest.raises(CutShort, match="memory"):
         workers.run(pixel_jobs.take, 2 * GIB)
     assert workers.run(pixel_jobs.take, 1000) == 1000
 
 
 def test_a_job_that_hangs_is_given_up_and_its_process_ends(hasty: PixelWorkers, tmp_path: Path):
     marker = tmp_path / "pid"
-    with pytest.raises(CannotUnderstand, match="over 1 s"):
+    with pytest.raises(CutShort, match="over 1 s"):
         hasty.run(pixel_jobs.hang, str(marker))
     with pytest.raises(ProcessLookupError):
         os.kill(int(marker.read_text()), 0)
 
 
 def test_a_job_that_never_stops_counting_is_given_up(hasty: PixelWorkers):
-    with pytest.raises(CannotUnderstand, match="over 1 s"):
+    with pytest.raises(CutShort, match="over 1 s"):
         hasty.run(pixel_jobs.spin)
 
 
@@ -93,7 +93,7 @@ def test_a_worker_killed_in_the_middle_costs_one_job(workers: PixelWorkers, tmp_
             lambda: marker.exists() and marker.read_text() != "", timeout_s=20, reason="it runs"
         )
         os.kill(int(marker.read_text()), signal.SIGKILL)
-        with pytest.raises(CannotUnderstand, match="died"):
+        with pytest.raises(CutShort, match="died"):
             job.result()
     assert workers.run(pixel_jobs.double, 1) == 2
 
@@ -103,7 +103,16 @@ def test_waiting_for_a_turn_ends(tmp_path: Path, hasty: PixelWorkers):
         jobs = [pool.submit(hasty.run, pixel_jobs.hang, str(tmp_path / str(i))) for i in range(4)]
         errors = [type(job.exception()) for job in jobs]
     assert Unavailable in errors
-    assert CannotUnderstand in errors
+    assert CutShort in errors
+
+
+def test_who_may_wait_longer_has_its_turn(tmp_path: Path):
+    """Frames of one image wait for each other, each within its time."""
+    patient = PixelWorkers(workers=1, timeout_s=1, max_memory_bytes=GIB, wait_s=60)
+    with closing(patient), ThreadPoolExecutor(3) as pool:
+        jobs = [pool.submit(patient.run, pixel_jobs.hang, str(tmp_path / str(i))) for i in range(3)]
+        assert {type(job.exception()) for job in jobs} == {CutShort}
+        assert pool.submit(patient.run, pixel_jobs.double, 1).result() == 2
 
 
 def test_a_worker_without_work_ends_and_another_is_started():

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wado.dicom.code_streams import read_jpeg, read_jpeg_2000, read_jpeg_xl
+from wado.dicom.code_streams import read_jpeg
+from wado.dicom.jpeg_2000_stream import read_jpeg_2000
+from wado.dicom.jpeg_xl_stream import read_jpeg_xl
 from wado.errors import CannotUnderstand
 
 SIZES = [(8, 8), (13, 9), (1, 600), (300, 200), (512, 256), (40, 30), (24, 16)]

@@ -77,10 +77,10 @@ def test_series_that_cannot_be_described_stops_no_other(
     catalogue_all(archive)
     metadata = Journals.metadata
 
-    def broken(journals: Journals, view: SeriesView) -> Iterator[bytes]:
+    def broken(journals: Journals, view: SeriesView, *entries: Any) -> Iterator[bytes]:
         if view.ref == series_of(bad):
             raise NotFound("the journal ends early")
-        return metadata(journals, view)
+        return metadata(journals, view, *entries)
 
     monkeypatch.setattr(Journals, "metadata", broken)
     worker = Webworker(archive, AT_ONCE)

@@ -173,6 +173,20 @@ class PostgresqlIndex:
         with self._sessions.border():
             self._retried(mark)
 
+    def await_description(self, refs: Sequence[SeriesRef]) -> None:
+        """Put series on the waiting list again, whose documents show no longer what there is."""
+        if not refs:
+            return
+        self._check()
+
+        def put_back(connection: BoundedConnection) -> None:
+            self._begin(connection, EVERY_TENANT, durable=self._durable)
+            writes.await_description(connection, refs)
+            connection.execute("COMMIT")
+
+        with self._sessions.border():
+            self._retried(put_back)
+
     def close(self) -> None:
         """Let go of the connections."""
         self._sessions.close()

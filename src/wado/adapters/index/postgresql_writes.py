@@ -156,6 +156,18 @@ _ADD_TO_COUNT = """INSERT INTO study_count AS c (tenant_id, study_date, studies,
 _MARK_DESCRIBED = """DELETE FROM series_awaiting WHERE tenant_id = %(tenant)s
     AND (study_instance_uid, series_instance_uid, version) IN (
     SELECT * FROM unnest(%(studies)s::text[], %(series)s::text[], %(versions)s::bigint[]))"""
+_LOCK_SERIES = """SELECT FROM series WHERE tenant_id = %(tenant)s
+    AND (study_instance_uid, series_instance_uid) IN (
+    SELECT * FROM unnest(%(studies)s::text[], %(series)s::text[]))
+    ORDER BY study_instance_uid, series_instance_uid FOR KEY SHARE"""
+_AWAIT_AGAIN = """INSERT INTO series_awaiting
+    SELECT tenant_id, study_instance_uid, series_instance_uid,
+    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM series
+    WHERE tenant_id = %(tenant)s AND (study_instance_uid, series_instance_uid) IN (
+    SELECT * FROM unnest(%(studies)s::text[], %(series)s::text[]))
+    ORDER BY study_instance_uid, series_instance_uid
+    ON CONFLICT (tenant_id, study_instance_uid, series_instance_uid) DO UPDATE
+    SET version = greatest(series_awaiting.version + 1, excluded.version)"""
 _LOCK_AWAITING = """SELECT FROM series_awaiting WHERE tenant_id = %(tenant)s
     AND (study_instance_uid, series_instance_uid) IN (
     SELECT * FROM unnest(%(studies)s::text[], %(series)s::text[]))
@@ -276,6 +288,21 @@ def mark_described(
         keys = {"tenant": tenant_id, "studies": studies, "series": series, "versions": versions}
         connection.execute(_LOCK_AWAITING, keys)
         connection.execute(_MARK_DESCRIBED, keys)
+
+
+def await_description(connection: BoundedConnection, refs: Iterable[SeriesRef]) -> None:
+    """Put series that are there on the waiting list again, inside a transaction.
+
+    They are locked first: one that is removed meanwhile would wait for ever.
+    """
+    by_tenant: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for ref in refs:
+        by_tenant[ref.tenant_id].add((ref.study_instance_uid, ref.series_instance_uid))
+    for tenant_id, rows in sorted(by_tenant.items()):
+        studies, series = (list(column) for column in zip(*sorted(rows), strict=True))
+        keys = {"tenant": tenant_id, "studies": studies, "series": series}
+        connection.execute(_LOCK_SERIES, keys)
+        connection.execute(_AWAIT_AGAIN, keys)
 
 
 def _put_rows(

@@ -154,6 +154,12 @@ class SqliteIndex:
             with self._write() as connection:
                 writes.mark_described(connection, described)
 
+    def await_description(self, refs: Sequence[SeriesRef]) -> None:
+        """Put series on the waiting list again, whose documents show no longer what there is."""
+        if refs:
+            with self._write() as connection:
+                writes.await_description(connection, refs)
+
     def close(self) -> None:
         """Let go of the connections."""
         with self._border():

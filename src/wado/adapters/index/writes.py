@@ -6,7 +6,7 @@ SQL text and plain tuples: SQLAlchemy's own INSERT costs several times as much p
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -74,6 +74,8 @@ _PUT_STUDY = _upsert("study", _STUDY_KEY, (*STUDY_FIELDS, *(f"{name}_search" for
 _PUT_PATIENT = _upsert("patient", _PATIENT_KEY, _PATIENT_FIELDS)
 _MARK_DESCRIBED = """UPDATE series SET awaits_description = 0
     WHERE tenant_id = ? AND study_instance_uid = ? AND series_instance_uid = ? AND version = ?"""
+_AWAIT = """UPDATE series SET awaits_description = 1, version = max(version + 1, ?4)
+    WHERE tenant_id = ?1 AND study_instance_uid = ?2 AND series_instance_uid = ?3"""
 _REMOVE_SERIES = """DELETE FROM series
     WHERE tenant_id = ? AND study_instance_uid = ? AND series_instance_uid = ?"""
 _COUNT = """UPDATE study SET
@@ -196,6 +198,12 @@ def mark_described(
     connection.executemany(
         _MARK_DESCRIBED, [(*_key(ref), version) for ref, version in sorted(described)]
     )
+
+
+def await_description(connection: sqlite3.Connection, refs: Iterable[SeriesRef]) -> None:
+    """Set the mark of series under a higher version, inside a transaction."""
+    version = time.time_ns()
+    connection.executemany(_AWAIT, [(*_key(ref), version) for ref in sorted(set(refs))])
 
 
 def _put_rows(

@@ -16,8 +16,8 @@ from wado.adapters.instance_store.incoming import IncomingFile
 from wado.adapters.instance_store.layout import (
     OURS,
     checked,
+    file_at,
     is_tenant,
-    original_of,
     same_data_set,
 )
 from wado.adapters.instance_store.posix import (
@@ -236,7 +236,7 @@ class FilesystemInstanceStore:
             for folder, folders, names in os.walk(top, onerror=_raise_unless_gone):
                 folders.sort()
                 for name in sorted(names):
-                    found = self._stored_file(root, folder, name, numbered=bool(place))
+                    found = self._stored_file(root, folder, name, place)
                     if found:
                         yield found
 
@@ -254,19 +254,18 @@ class FilesystemInstanceStore:
             return []
         return [os.path.join(root, name) for name in sorted(os.listdir(root)) if is_tenant(name)]
 
-    def _stored_file(
-        self, root: str, folder: str, name: str, *, numbered: bool
-    ) -> StoredFile | None:
+    def _stored_file(self, root: str, folder: str, name: str, place: str) -> StoredFile | None:
         path = os.path.join(folder, name)
-        ref = original_of(os.path.relpath(path, root), numbered=numbered)
-        if ref is None:
+        found = file_at(os.path.relpath(path, root), place)
+        if found is None:
             return None
         try:
             status = os.stat(path)
         except FileNotFoundError:
             return None
+        times = (status.st_mtime, status.st_ctime)
         return StoredFile(
-            ref, os.path.relpath(path, self._root), status.st_size, status.st_mtime, status.st_ctime
+            found[0], os.path.relpath(path, self._root), status.st_size, *times, found[1]
         )
 
     def abandoned(self, *, older_than_s: float) -> Iterator[str]:

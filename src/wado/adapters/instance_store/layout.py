@@ -3,6 +3,7 @@
 import re
 from typing import BinaryIO
 
+from wado.archive.paths import DERIVED
 from wado.dicom.part10 import read_file_meta
 from wado.dicom.uids import InstanceRef, validate_tenant_id
 from wado.errors import InvalidRequest, WadoError
@@ -13,6 +14,8 @@ _COMPARE_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
 _FILE_NAME = re.compile(r"([0-9.]+)\.dcm(\.\d+)?\Z", re.ASCII)
 _DEPTH = 4
+_SYNTAX_ROOT = ".1.2.840.10008.1.2"
+"""Transfer syntaxes of copies are standard ones: the last of these in a name begins theirs."""
 
 
 def checked(path: str) -> str:
@@ -30,17 +33,22 @@ def is_tenant(name: str) -> bool:
         return False
 
 
-def original_of(path: str, *, numbered: bool) -> InstanceRef | None:
-    """Tell which original lies at a path below a root; None if it is none.
+def file_at(path: str, place: str) -> tuple[InstanceRef, str] | None:
+    """Tell which instance lies at a path below `place`; None if it is none.
 
-    With `numbered` it may have a number behind it, as those that were set aside.
+    With it comes, of a derived copy, its transfer syntax. Below another place of ours an instance
+    may have a number behind it, as those that were set aside.
     """
     parts = path.split("/")
     match = _FILE_NAME.match(parts[-1])
-    if len(parts) != _DEPTH or match is None or (match[2] and not numbered):
+    if len(parts) != _DEPTH or match is None or (match[2] and place in ("", DERIVED)):
         return None
+    name, syntax = match[1], ""
+    if place == DERIVED:
+        cut = name.rfind(_SYNTAX_ROOT)
+        name, syntax = name[: max(cut, 0)], name[cut + 1 :]
     try:
-        return InstanceRef.of(parts[0], parts[1], parts[2], match[1])
+        return InstanceRef.of(parts[0], parts[1], parts[2], name), syntax
     except WadoError:
         return None
 

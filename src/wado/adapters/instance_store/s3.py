@@ -16,7 +16,7 @@ from threading import Lock
 from typing import BinaryIO, TypeVar, cast
 
 from wado.adapters.instance_store.incoming import IncomingFile
-from wado.adapters.instance_store.layout import checked, is_tenant, original_of, same_data_set
+from wado.adapters.instance_store.layout import checked, file_at, is_tenant, same_data_set
 from wado.adapters.instance_store.posix import failure, translated
 from wado.adapters.instance_store.s3_bucket import MAX_PUT_BYTES, Bucket, NoAnswer, Object, Taken
 from wado.adapters.instance_store.s3_journals import SUFFIX, S3Journals
@@ -220,9 +220,10 @@ class S3InstanceStore:
             found = []
             for item in self._bucket.walk(prefix):
                 path = item.path.removeprefix(root)
-                ref = original_of(path, numbered=bool(place))
-                if ref is not None:
-                    file = StoredFile(ref, item.path, item.size, item.modified_s, item.modified_s)
+                at = file_at(path, place)
+                if at is not None:
+                    times = (item.modified_s, item.modified_s)
+                    file = StoredFile(at[0], item.path, item.size, *times, at[1])
                     found.append((path.split("/"), file))
             return [file for _, file in sorted(found, key=lambda pair: pair[0])]
 

@@ -7,6 +7,7 @@ asks for it. Two lock files keep order: ``.lock`` is held by the process that ha
 
 import fcntl
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,8 @@ AFTER_YOU_S = 3 * POLL_S
 
 MEMORY_LIMIT = "96MB"
 _TABLES = Path(__file__).parent / "tables"
+_MAY_BE_NULL = re.compile(r"^    (\w+) ([A-Z]+),?$", re.MULTILINE)
+_COLUMNS = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal"
 
 _alive: "WeakSet[Session]" = WeakSet()
 _inherited: list[object] = []
@@ -58,6 +61,7 @@ class Session:
         self._let_go_at = 0.0
         self._closer: Timer | None = None
         self._spoilt = False
+        self._is_up_to_date = False
         _alive.add(self)
 
     @contextmanager
@@ -146,6 +150,9 @@ class Session:
                 time.sleep(POLL_S)
         for script in sorted(_TABLES.glob("*.sql")):
             connection.execute(definition(script.stem))
+        if not self._is_up_to_date:
+            _add_columns(connection)
+            self._is_up_to_date = True
         return connection
 
     def _open_locks(self) -> None:
@@ -193,6 +200,15 @@ class Session:
                 self._let_go()
             else:
                 self._look_later()
+
+
+def _add_columns(connection: "DuckDBPyConnection") -> None:
+    """Add columns that a later version brought, and that may be null, to tables that are there."""
+    there = set(connection.execute(_COLUMNS).fetchall())
+    for script in sorted(_TABLES.glob("*.sql")):
+        for name, kind in _MAY_BE_NULL.findall(definition(script.stem)):
+            if (script.stem, name) not in there:
+                connection.execute(f"ALTER TABLE {script.stem} ADD COLUMN {name} {kind}")
 
 
 def definition(table: str) -> str:

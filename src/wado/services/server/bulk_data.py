@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from wado.archive import retrieve
 from wado.archive.bulk_data import BulkValue, bulk_value, bulk_values
+from wado.archive.forms import source_of
 from wado.archive.pieces import Computed, Part, Piece
 from wado.archive.retrieve import Item
 from wado.dicom.media_types import OCTET_STREAM, MediaRange, Offer, both_ways, select
@@ -137,6 +138,6 @@ def _parts(service: Service, call: Call, value: BulkValue, offer: Offer) -> Iter
 
 def _native(service: Service, found: Item) -> tuple[Piece, ...]:
     """Pixel data of all frames, decoded when they are sent: one part, as native values are."""
-    maker = transcoder(service)
+    maker, source = transcoder(service), source_of(found)
     numbers = range(1, found.entry.number_of_frames + 1)
-    return tuple(maker.native_frames(found, maker.image(found), numbers))
+    return tuple(maker.native_frames(source, maker.image(source), numbers))

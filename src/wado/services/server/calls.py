@@ -47,7 +47,8 @@ class Call:
     """The head of a request.
 
     `prefix` is what stood before `path` and was cut off; `public_url` is our root as configured.
-    `is_gone` tells, in any thread, whether the client no longer waits for the answer.
+    `is_gone` tells, in any thread, whether the client no longer waits for the answer. `again` is
+    set when a file that the handler named was gone: it looks more closely then.
     """
 
     method: str
@@ -65,6 +66,7 @@ class Call:
     params: Mapping[str, str] = field(default_factory=dict)
     user_name: str = ""
     is_gone: Callable[[], bool] = bool
+    again: bool = False
 
     @property
     def study(self) -> StudyRef:

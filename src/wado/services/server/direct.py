@@ -280,6 +280,7 @@ async def _asked_again(at: _At) -> Answer:
     """Ask the handler anew: a file was replaced since it looked."""
     route = at.resource.routes["GET"]
     assert route.handler is not None
+    at.call.again = True
     try:
         answer = await in_thread(at.service, route.handler, at.call)
     except Exception as e:  # noqa: BLE001 - becomes an answer

@@ -6,6 +6,7 @@ by range, so that a player can seek in them.
 
 from base64 import b64decode
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -13,8 +14,10 @@ import orjson
 
 from wado.archive.bulk_data import bulk_value
 from wado.archive.pieces import Part, Piece, cut
-from wado.archive.retrieve import Item, slices
-from wado.archive.values import is_plain
+from wado.archive.retrieve import Item
+from wado.archive.transcode_rules import is_video
+from wado.archive.video import container, playable, stream_of, without_mp4
+from wado.dicom.coded_video import Container
 from wado.dicom.image import first_value
 from wado.dicom.media_types import OCTET_STREAM, MediaRange, Offer, media_type_of, select
 from wado.dicom.report import Reference, is_report, read_report
@@ -39,16 +42,18 @@ _DOCUMENT, _DOCUMENT_LENGTH, _MIME_TYPE = "00420011", "00420015", "00420012"
 _MAX_METADATA_BYTES = 32 << 20
 """Longest metadata that are turned into a page: a person reads less."""
 _MAX_WAVEFORM_BYTES = 64 << 20
-_CONTAINER_BYTES = 12
-_TRANSPORT_STREAM = b"\x47"
+_MP4 = Offer("video/mp4")
+_BYTE_STREAM = "video/H264"
 Ranges = tuple[MediaRange, ...]
 
 
 class _Form(NamedTuple):
-    """Media types in which an instance can be had, and its bytes if they are stored so."""
+    """Media types in which bytes that are stored can be had, and of which file they are."""
 
     offers: tuple[Offer, ...]
-    pieces: tuple[Piece, ...] = ()
+    pieces: tuple[Piece, ...]
+    found: Item
+    may_change: bool = False
 
 
 def render_document(service: Service, call: Call, found: Item) -> Answer:
@@ -64,17 +69,21 @@ def document(service: Service, call: Call, found: Item, wanted: Ranges) -> Answe
     NotAcceptable
         It has no such form, or none in a media type that was asked for.
     """
-    stored = _video(service, found)
-    metadata = {} if stored else metadata_of(service, found)
-    stored = stored or _document(service, found, metadata)
-    if stored is None and not is_report(metadata) and WAVEFORMS not in metadata:
+    forms = _video(service, found)
+    metadata = {} if forms else metadata_of(service, found)
+    forms = forms or _document(service, found, metadata)
+    if not forms and not is_report(metadata) and WAVEFORMS not in metadata:
         raise NotAcceptable("instances of this SOP class have no rendered form")
-    offer = select(wanted, stored.offers if stored else _TEXTS)
+    offers = tuple(offer for form in forms for offer in form.offers) or _TEXTS
+    offer = select(wanted, offers)
     if offer is None:
-        names = ", ".join(o.media_type for o in (stored.offers if stored else _TEXTS))
+        names = ", ".join(offer.media_type for offer in offers)
+        if is_video(found.entry.transfer_syntax_uid) and select(wanted, (_MP4,)):
+            raise without_mp4(service.archive.transcode, found, names)
         raise NotAcceptable(f"the instance can be had as {names}")
-    if stored:
-        return _as_stored(service, call, found, Part(offer.media_type, stored.pieces))
+    if forms:
+        form = next(form for form in forms if offer in form.offers)
+        return _as_stored(service, call, form, offer.media_type)
     check_charset(call)
     return _as_text(service, call, found, metadata, offer.media_type)
 
@@ -91,41 +100,51 @@ def metadata_of(service: Service, found: Item) -> Mapping[str, Any]:
 # ------------------------------------------------------------------ as stored
 
 
-def _as_stored(service: Service, call: Call, found: Item, part: Part) -> Answer:
-    answer = wrapped(call, [part], (found.entry.digest, part.content_type), multipart=False)
-    let_cache(service, answer)
-    answer.headers += inert(part.content_type)
+def _as_stored(service: Service, call: Call, form: _Form, media_type: str) -> Answer:
+    part, found = Part(media_type, form.pieces), form.found
+    answer = wrapped(call, [part], (found.entry.digest, media_type), multipart=False)
+    if not form.may_change:
+        let_cache(service, answer)
+    elif answer.status < HTTPStatus.BAD_REQUEST:
+        answer.headers.append(REVALIDATE)
+    answer.headers += inert(media_type)
     answer.basis = basis_of(found)
     return answer
 
 
-def _video(service: Service, found: Item) -> _Form | None:
-    """Locate a video: its fragments are one stream (PS3.5 §8.2.5 to §8.2.8)."""
-    pixel, entry = found.entry.pixel, found.entry
-    named = media_type_of(entry.transfer_syntax_uid)
-    if pixel is None or not named.startswith("video/") or not is_plain(entry):
-        return None
-    flat = pixel.fragments
-    pieces = slices(found, zip(flat[::2], flat[1::2], strict=True))
-    return _Form(tuple(Offer(name) for name in _video_types(service, pieces, named)), pieces)
+def _video(service: Service, found: Item) -> tuple[_Form, ...]:
+    """Locate the streams of a video: that which browsers play is first.
+
+    What is played may be a copy that is made later, so only an original that is played stays the
+    answer for good.
+    """
+    stream = stream_of(found)
+    if stream is None:
+        return ()
+    played = playable(service.files, found)
+    if played is found:
+        return (_Form((_MP4,), stream, found),)
+    names = _video_types(container(service.files, stream), found)
+    stored = _Form(tuple(map(Offer, names)), stream, found, may_change=True)
+    if played is None:
+        return (stored,)
+    return _Form((_MP4,), stream_of(played) or (), played, may_change=True), stored
 
 
-def _video_types(service: Service, pieces: tuple[Piece, ...], named: str) -> tuple[str, ...]:
-    """Name the container that is in the stream; players go by it, not by the codec."""
-    (head,) = (*cut(pieces[:1], 0, _CONTAINER_BYTES), b"")[:1]
-    start = service.files.bytes_of(head)
-    if start[4:8] == b"ftyp":
-        return tuple(dict.fromkeys(("video/mp4", named)))
-    if start[:1] == _TRANSPORT_STREAM:
-        return "video/mp2t", named, "video/mpeg"
-    return (named,)
+def _video_types(kind: Container | None, found: Item) -> tuple[str, ...]:
+    """Name what is in a stream that browsers don't play."""
+    named = media_type_of(found.entry.transfer_syntax_uid)
+    others = (named,) if named != _MP4.media_type else ()
+    if kind is Container.TRANSPORT_STREAM:
+        return "video/mp2t", *dict.fromkeys((*others, "video/mpeg"))
+    return others or (_BYTE_STREAM if kind is Container.H264_STREAM else OCTET_STREAM,)
 
 
-def _document(service: Service, found: Item, metadata: Mapping[str, Any]) -> _Form | None:
+def _document(service: Service, found: Item, metadata: Mapping[str, Any]) -> tuple[_Form, ...]:
     """Locate an encapsulated document, without the byte that may pad it (PS3.3 §C.24.2)."""
     element = metadata.get(_DOCUMENT)
     if element is None or found.entry.pixel is not None:
-        return None
+        return ()
     if "InlineBinary" in element:
         pieces: tuple[Piece, ...] = (b64decode(element["InlineBinary"]),)
     else:
@@ -135,7 +154,7 @@ def _document(service: Service, found: Item, metadata: Mapping[str, Any]) -> _Fo
     if isinstance(length, int) and length > 0:
         pieces = tuple(cut(pieces, 0, length))
     named = str(first_value(metadata, _MIME_TYPE) or "").strip().lower()
-    return _Form(tuple(map(Offer, _document_types(named))), pieces)
+    return (_Form(tuple(map(Offer, _document_types(named))), pieces, found),)
 
 
 def _document_types(named: str) -> tuple[str, ...]:

@@ -71,8 +71,23 @@ _RENDERED_PARAMETERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 _THUMBNAIL_PARAMETERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("viewport", "`width,height`", {"type": "string", "pattern": rf"^{_SIDES}$"}),
 )
-_QUERY_OF_KIND = {"rendered": _RENDERED_PARAMETERS, "thumbnail": _THUMBNAIL_PARAMETERS}
-"""Query parameters of pictures, by the end of their path."""
+_STATISTICS_PARAMETERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("since", "Time in ISO 8601, or a date; default: 30 days ago", {"type": "string"}),
+)
+_LEVEL: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    (
+        "level",
+        "How often rows and columns are halved: of each frame its beginning, which is enough",
+        {"type": "integer", "minimum": 0, "maximum": 32},
+    ),
+)
+_QUERY_OF_KIND = {
+    "rendered": _RENDERED_PARAMETERS,
+    "thumbnail": _THUMBNAIL_PARAMETERS,
+    "transcoding": _STATISTICS_PARAMETERS,
+    "htj2k": _LEVEL,
+}
+"""Query parameters of pictures, frames and statistics, by the end of their path."""
 _REQUIRED = frozenset({"requestType", "studyUID", "seriesUID", "objectUID"})
 _QUERY_OF = {"10.6": _SEARCH_PARAMETERS, "9": _URI_PARAMETERS}
 """Query parameters of the resources of a section."""
@@ -131,7 +146,7 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
         parameters.append(
             {"name": name, "in": "path", "required": True, "description": text, "schema": schema}
         )
-    kind = route.path.rpartition("/")[2]
+    kind = route.path.removesuffix("/{frames}").rpartition("/")[2]
     for name, text, schema in _QUERY_OF_KIND.get(kind, _QUERY_OF.get(route.section, ())):
         required = {"required": True} if name in _REQUIRED else {}
         parameters.append(

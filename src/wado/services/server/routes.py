@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from wado.services.server import (
+    alternates,
     bulk_data,
     commitments,
     deletion,
@@ -15,6 +16,7 @@ from wado.services.server import (
     pages,
     qido_rs,
     rendered,
+    statistics,
     stow_rs,
     thumbnails,
     wado_rs,
@@ -172,6 +174,11 @@ DICOMWEB: tuple[Route, ...] = (
     *_render(INSTANCE, "an instance", rendered.instance, thumbnails.instance),
     *_render(SERIES, "a series", rendered.series, thumbnails.series),
     *_render(STUDY, "a study", rendered.study, thumbnails.study),
+    # Frames in a form of their own (no part of PS3.18; viewers ask so)
+    Route(
+        "GET", INSTANCE + "/htj2k/{frames}", "Retrieve frames as HTJ2K", alternates.htj2k,
+        produces=(_MULTIPART, "image/jphc", "application/octet-stream"), statuses=_GET,
+    ),
     # Search (§10.6)
     _search(ROOT + "/studies", "Search for studies", qido_rs.studies),
     _search(STUDY + "/series", "Search for series of a study", qido_rs.series),
@@ -220,6 +227,10 @@ OPERATIONS: tuple[Route, ...] = (
     Route(
         "GET", "/metrics", "Metrics for Prometheus", health.metrics,
         waits=True, produces=("text/plain",),
+    ),
+    Route(
+        "GET", "/statistics/transcoding", "What came of transcoding", statistics.transcoding,
+        waits=True, produces=("application/json",), statuses=(200, 400, 503),
     ),
     Route(
         "GET", "/openapi.json", "This interface as an OpenAPI document", pages.openapi,

@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from wado.archive.health import Watch
 from wado.archive.journal import Journals
+from wado.archive.kept_frames import KeptFrames
 from wado.archive.pieces import OpenFiles
 from wado.archive.pixel_workers import PixelWorkers
+from wado.archive.statistics import TranscodingStatistics
 from wado.archive.store import Committer
 from wado.errors import Unavailable
 from wado.ports import Archive
@@ -42,6 +44,8 @@ class Service:
     intake: ThreadPoolExecutor
     pixels: PixelWorkers
     pixel_threads: ThreadPoolExecutor
+    statistics: TranscodingStatistics
+    kept: KeptFrames = field(default_factory=KeptFrames)
 
 
 @contextmanager
@@ -83,6 +87,7 @@ def open_service(
             intake,
             stack.enter_context(closing(_pixel_workers(settings))),
             pixel_threads,
+            TranscodingStatistics(archive),
         )
 
 

@@ -1,21 +1,24 @@
 """Answers with instances and frames, as stored or in another transfer syntax (PS3.18 §8.7.3)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 
-from wado.archive import retrieve
+from wado.archive import forms, retrieve
+from wado.archive.derived import NOTHING
+from wado.archive.forms import Chosen, Ranges
 from wado.archive.pieces import Computed, Part, Piece, piece_length
 from wado.archive.retrieve import Item
-from wado.archive.transcoded_instances import choose_instance, instance_offers, transcoded
+from wado.archive.transcoded_instances import Transcoded, choose_instance, transcoded
 from wado.archive.transcoding import Transcoder
 from wado.dicom.codec_table import EXPLICIT_VR_LITTLE_ENDIAN
-from wado.dicom.media_types import DICOM, MediaRange, Offer, select
-from wado.errors import NotAcceptable
+from wado.dicom.media_types import DICOM, Offer, select
+from wado.errors import NotAcceptable, NotFound
 from wado.services.server.calls import Answer, Call
 from wado.services.server.prepared import LARGEST_KEPT_BYTES
 from wado.services.server.representations import (
     MAX_KEPT_PARTS,
+    acceptable_to,
     basis_of,
     let_cache,
     streamed,
@@ -27,9 +30,6 @@ from wado.services.server.service import Service
 from wado.telemetry import get_logger
 
 _log = get_logger("wado-server")
-Chosen = tuple[Item, Offer]
-"""An instance and the form in which it goes out."""
-Ranges = tuple[MediaRange, ...]
 
 
 def transcoder(service: Service) -> Transcoder:
@@ -39,35 +39,54 @@ def transcoder(service: Service) -> Transcoder:
     )
 
 
-def offers_of(found: Item) -> tuple[Offer, ...]:
-    """Forms in which an instance can be given."""
-    entry = found.entry
-    return instance_offers(entry.transfer_syntax_uid, has_pixels=entry.pixel is not None)
+def chosen_form(service: Service, call: Call, found: Item, *, several: bool) -> Chosen | None:
+    """Choose the form of an instance, alone or among `several`; None if none is acceptable."""
+    entry, ranges = found.entry, acceptable_to(call)
+    if entry.derived is NOTHING:
+        has_pixels = entry.pixel is not None
+        uid = entry.transfer_syntax_uid
+        offer = choose_instance(ranges, uid, has_pixels=has_pixels, several=several)
+        return (found, offer) if offer is not None else None
+
+    def choose(known: Item) -> Chosen | None:
+        return forms.choose_instance(ranges, known, several=several)
+
+    # Of several, nobody asks again for one whose file is gone: the answer has begun by then.
+    return chosen_copy(service, call, found, choose, sure=several)
 
 
-def chosen_form(ranges: Ranges, found: Item, *, several: bool) -> Offer | None:
-    """Choose the form of an instance; None if none is acceptable."""
-    entry = found.entry
-    return choose_instance(
-        ranges,
-        entry.transfer_syntax_uid,
-        has_pixels=entry.pixel is not None,
-        several=several,
-    )
+def chosen_copy(
+    service: Service,
+    call: Call,
+    found: Item,
+    choose: Callable[[Item], Chosen | None],
+    *,
+    sure: bool = False,
+) -> Chosen | None:
+    """Choose a form; anew without copies that are gone, if that was seen or can't be seen later."""
+    chosen = choose(found)
+    if chosen is None or chosen[0].copy is None or not (sure or looks_closely(call)):
+        return chosen
+    return choose(forms.with_copies_there(service.archive, found))
+
+
+def looks_closely(call: Call) -> bool:
+    """Whether to see after files before they are named: nobody does so afterwards."""
+    return call.again or call.method == "HEAD"
 
 
 # ------------------------------------------------------------------ instances
 
 
 def stored_instance(service: Service, call: Call, chosen: Chosen) -> Answer:
-    """Answer with one instance, byte for byte as it was received."""
+    """Answer with one instance: its file as it was received, or that of a copy."""
     answer = stored_instances(service, call, [chosen])
     answer.basis = basis_of(chosen[0])
     return answer
 
 
 def stored_instances(service: Service, call: Call, chosen: Sequence[Chosen]) -> Answer:
-    """Answer with instances, byte for byte as they were received."""
+    """Answer with the files of instances, byte for byte as they were received, or of copies."""
     parts = [_stored_part(call, each) for each in chosen]
     identity = tuple(found.entry.digest for found, _ in chosen)
     answer = wrapped(call, parts, identity, multipart=chosen[0][1].multipart)
@@ -116,15 +135,30 @@ def _made_answer(service: Service, call: Call, chosen: Chosen, identity: tuple[s
 def _made_part(service: Service, call: Call, chosen: Chosen) -> tuple[Part, bool]:
     """Transcode an instance; whether its length is not known yet."""
     found, offer = chosen
-    made = transcoded(transcoder(service), found, offer.transfer_syntax or "")
+    made = _made(service, found, offer.transfer_syntax or "")
     pieces = made.pieces if made.stream is None else made.stream
     return Part(offer.content_type, pieces, _location(call, found)), made.stream is not None
+
+
+def _made(service: Service, found: Item, target_uid: str) -> Transcoded:
+    """Make an instance of its original, or of a copy that is decoded faster, if it is there."""
+    source = forms.source_of(found)
+    forms.refuse_what_failed(source, target_uid)
+    maker = transcoder(service)
+    if source.copy is not None:
+        try:
+            return transcoded(maker, source, target_uid)
+        except (NotFound, NotAcceptable):
+            pass
+    return transcoded(maker, found, target_uid)
 
 
 def _as_stored(ranges: Ranges, chosen: Chosen) -> Chosen | None:
     """Give the instance as stored, if that is acceptable, too."""
     found, offer = chosen
-    stored = tuple(replace(o, multipart=offer.multipart) for o in offers_of(found) if o.stored)
+    stored = tuple(
+        replace(o, multipart=offer.multipart) for o in forms.offers_of(found) if o.stored
+    )
     other = select(ranges, stored)
     return (found, other) if other is not None else None
 
@@ -184,6 +218,21 @@ def _parts(
 # ------------------------------------------------------------------ frames
 
 
+def stored_frames(service: Service, call: Call, chosen: Chosen, numbers: Sequence[int]) -> Answer:
+    """Answer with frames as ranges of the file of an instance, or of a copy of it."""
+    found, offer = chosen
+    parts = [
+        Part(offer.content_type, pieces)
+        for pieces in retrieve.frames(service.archive, found, numbers)
+    ]
+    form = offer.media_type if found.copy is None else offer.content_type
+    identity = (found.entry.digest, call.params["frames"], form)
+    answer = wrapped(call, parts, identity, multipart=offer.multipart)
+    answer.basis = basis_of(found) if len(numbers) <= MAX_KEPT_PARTS else None
+    let_cache(service, answer)
+    return answer
+
+
 def made_frames(
     service: Service, call: Call, found: Item, numbers: Sequence[int], offer: Offer
 ) -> Answer:
@@ -196,21 +245,54 @@ def made_frames(
         let_cache(service, answer)
         return answer
     target = offer.transfer_syntax or ""
-    maker = transcoder(service)
-    image = maker.image(found)
     pieces: list[Piece]
     if target == EXPLICIT_VR_LITTLE_ENDIAN:
-        pieces = list(maker.native_frames(found, image, numbers))
-    elif len(numbers) <= MAX_KEPT_PARTS:
-        pieces = list(maker.frames(found, image, numbers, target))
+        maker, source = frame_maker(service, found, target)
+        pieces = list(maker.native_frames(source, maker.image(source), numbers))
     else:
-        made = maker.frames(found, image, numbers, target)
-        first = next(made)
-        lazily = (Part(offer.content_type, (data,)) for data in chain((first,), made))
-        answer = streamed(call, offer.media_type, lazily, identity)
-        let_cache(service, answer)
-        return answer
+        made = frames_made(service, found, numbers, target)
+        if len(numbers) > MAX_KEPT_PARTS:
+            pieced = ((frame,) for frame in made)
+            return streamed_frames(service, call, offer, identity, pieced)
+        pieces = list(made)
     parts = [Part(offer.content_type, (piece,)) for piece in pieces]
     answer = wrapped(call, parts, identity, multipart=offer.multipart)
     let_cache(service, answer)
     return _worked_out(service, call, found, answer)
+
+
+def frame_maker(service: Service, found: Item, target_uid: str) -> tuple[Transcoder, Item]:
+    """What makes frames and keeps them a while, and what they are made of.
+
+    Raises
+    ------
+    NotAcceptable
+        It was tried before, and can't be done. Of several frames another may be the damaged one.
+    """
+    source = forms.source_of(found)
+    if found.entry.number_of_frames == 1:
+        forms.refuse_what_failed(source, target_uid)
+    return replace(transcoder(service), kept=service.kept), source
+
+
+def frames_made(
+    service: Service, found: Item, numbers: Sequence[int], target_uid: str
+) -> Iterator[bytes]:
+    """Make frames one after the other; the checks are done at once."""
+    maker, source = frame_maker(service, found, target_uid)
+    return maker.frames(source, maker.image(source), numbers, target_uid)
+
+
+def streamed_frames(
+    service: Service,
+    call: Call,
+    offer: Offer,
+    identity: tuple[str, ...],
+    frames: Iterator[tuple[Piece, ...]],
+) -> Answer:
+    """Answer with many frames, each made when it is sent, but for the first."""
+    first = next(frames)
+    lazily = (Part(offer.content_type, pieces) for pieces in chain((first,), frames))
+    answer = streamed(call, offer.media_type, lazily, identity)
+    let_cache(service, answer)
+    return answer

@@ -1,30 +1,27 @@
 """WADO-RS (PS3.18 §10.4): studies, series, instances and frames."""
 
 from collections.abc import Sequence
+from functools import partial
 
-from wado.archive import retrieve
-from wado.archive.pieces import Part
+from wado.archive import forms, retrieve
+from wado.archive.derived import NOTHING
+from wado.archive.forms import Chosen
 from wado.archive.retrieve import Item
-from wado.archive.transcoding import choose_frames, frame_offers
+from wado.archive.transcoding import choose_frames
+from wado.dicom.codec_table import why_not_decoded
 from wado.dicom.media_types import MediaRange, Offer
 from wado.errors import InvalidRequest, NotAcceptable
 from wado.services.server import bulk_data
 from wado.services.server.calls import Answer, Call, warning
-from wado.services.server.representations import (
-    MAX_KEPT_PARTS,
-    acceptable_to,
-    basis_of,
-    let_cache,
-    wrapped,
-)
+from wado.services.server.representations import acceptable_to
 from wado.services.server.service import Service
 from wado.services.server.transcoded import (
-    Chosen,
+    chosen_copy,
     chosen_form,
     made_frames,
     made_instance,
     made_instances,
-    offers_of,
+    stored_frames,
     stored_instance,
     stored_instances,
 )
@@ -49,13 +46,13 @@ def series(service: Service, call: Call) -> Answer:
 def instance(service: Service, call: Call) -> Answer:
     """Retrieve an instance: byte for byte as it was received, or transcoded."""
     found = retrieve.item(service.journals, call.instance)
+    chosen = chosen_form(service, call, found, several=False)
     ranges = acceptable_to(call)
-    offer = chosen_form(ranges, found, several=False)
-    if offer is None:
+    if chosen is None:
         return _bulk_data(service, call, ranges, [found])
-    if offer.stored:
-        return stored_instance(service, call, (found, offer))
-    return Answer(later=lambda: made_instance(service, call, ranges, (found, offer)))
+    if chosen[1].stored:
+        return stored_instance(service, call, chosen)
+    return Answer(later=lambda: made_instance(service, call, ranges, chosen))
 
 
 def _what_there_is(offers: Sequence[Offer]) -> str:
@@ -66,8 +63,8 @@ def _instances(service: Service, call: Call, items: Sequence[Item]) -> Answer:
     """Answer with whole files, each in the best form that was asked for."""
     ranges = acceptable_to(call)
     several = len(items) > 1
-    forms = ((found, chosen_form(ranges, found, several=several)) for found in items)
-    chosen: list[Chosen] = [(found, offer) for found, offer in forms if offer is not None]
+    all_forms = (chosen_form(service, call, found, several=several) for found in items)
+    chosen: list[Chosen] = [form for form in all_forms if form is not None]
     if not chosen:
         return _bulk_data(service, call, ranges, items)
     missing = len(items) - len(chosen)
@@ -83,7 +80,9 @@ def _bulk_data(
 ) -> Answer:
     """Give bulk data to who wants no DICOM files but octets (PS3.18 Table 10.4.4-1)."""
     if not bulk_data.asked_for(ranges):
-        raise NotAcceptable(_what_there_is([o for found in items for o in offers_of(found)]))
+        there = _what_there_is([o for found in items for o in forms.offers_of(found)])
+        why = _why_not_made(items[0]) if len(items) == 1 and items[0].entry.pixel else ""
+        raise NotAcceptable("; ".join(filter(None, (why, there))))
     return Answer(later=lambda: bulk_data.collection(service, call, items))
 
 
@@ -99,24 +98,34 @@ def _partial(answer: Answer, missing: int) -> Answer:
 
 
 def frames(service: Service, call: Call) -> Answer:
-    """Retrieve frames of an instance: ranges of its file."""
+    """Retrieve frames of an instance: ranges of its file, or of a copy; others are made."""
     found = retrieve.item(service.journals, call.instance)
     numbers = retrieve.existing_frames(frame_numbers(call.params["frames"]), found)
-    uid = found.entry.transfer_syntax_uid
-    offer = choose_frames(acceptable_to(call), uid, several=len(numbers) > 1)
-    if offer is None:
-        raise NotAcceptable(_what_there_is(frame_offers(uid)))
-    if not offer.stored:
-        return Answer(later=lambda: made_frames(service, call, found, numbers, offer))
-    parts = [
-        Part(offer.content_type, pieces)
-        for pieces in retrieve.frames(service.archive, found, numbers)
-    ]
-    identity = (found.entry.digest, call.params["frames"], offer.media_type)
-    answer = wrapped(call, parts, identity, multipart=offer.multipart)
-    answer.basis = basis_of(found) if len(numbers) <= MAX_KEPT_PARTS else None
-    let_cache(service, answer)
-    return answer
+    chosen = _chosen_frames(service, call, found, several=len(numbers) > 1)
+    if chosen[1].stored:
+        return stored_frames(service, call, chosen, numbers)
+    return Answer(later=lambda: made_frames(service, call, found, numbers, chosen[1]))
+
+
+def _chosen_frames(service: Service, call: Call, found: Item, *, several: bool) -> Chosen:
+    ranges, uid = acceptable_to(call), found.entry.transfer_syntax_uid
+    if found.entry.derived is NOTHING:
+        offer = choose_frames(ranges, uid, several=several)
+        if offer is not None:
+            return found, offer
+    else:
+        choose = partial(forms.choose_frames, ranges, several=several)
+        chosen = chosen_copy(service, call, found, choose)
+        if chosen is not None:
+            return chosen
+    there = _what_there_is(forms.frame_offers(found))
+    raise NotAcceptable("; ".join(filter(None, (_why_not_made(found), there))))
+
+
+def _why_not_made(found: Item) -> str:
+    """Say why there are no more forms: it can't be decoded, or that was tried in vain."""
+    reasons = iter(found.entry.derived.failures.values())
+    return why_not_decoded(found.entry.transfer_syntax_uid) or next(reasons, "")
 
 
 def frame_numbers(text: str) -> list[int]:

@@ -1,0 +1,232 @@
+"""Derived copies: made, verified, and announced; what can't be made is recorded with the reason.
+
+The order is file, row for the warehouse, line of the journal; the caller commits last. A crash
+anywhere repeats the work, and a copy that was announced is not made again.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from wado.archive.copies import Converted, Converter, Made
+from wado.archive.image_conversion import convert_image
+from wado.archive.journal import Entry, Journals, SeriesView
+from wado.archive.paths import derived_path, instance_path, journal_path
+from wado.archive.retrieve import Item
+from wado.archive.transcode_rules import is_video
+from wado.archive.video_conversion import convert_video
+from wado.dicom.uids import InstanceRef, SeriesRef, validate_uid
+from wado.errors import CannotUnderstand, CutShort, OutOfResources, Unavailable, WadoError
+from wado.ports import Archive, Message
+from wado.records import Topic, TranscodeLog, TranscodeMeta
+
+__all__ = ["Converted", "Converter", "announce", "convert"]
+
+_MS_PER_S = 1000.0
+_MAX_REASON = 1000
+"""Characters of a reason: some libraries say a lot."""
+_MAX_TRIES = 20
+"""How often lines are appended to a journal that grows meanwhile."""
+
+
+def convert(converter: Converter, meta: TranscodeMeta, *, again: bool = False) -> Converted | None:
+    """Make the copy that is asked for; nothing is announced here.
+
+    Parameters
+    ----------
+    converter
+        What conversion needs.
+    meta
+        What is to be made of what.
+    again
+        Try what is recorded as failed, too.
+
+    Returns
+    -------
+    converted
+        A copy whose file is durable, or the failure, with the reason; to be given to `announce`.
+        None: there is nothing to do. The instance is gone, or was replaced, or the copy (or the
+        record of its failure) is there.
+
+    Raises
+    ------
+    CutShort
+        A pixel worker crashed, took too long or too much memory, and `meta.attempt` is not the
+        last: it may be tried again.
+    InvalidRequest
+        The message names what can't be.
+    Unavailable, OutOfResources
+        A service does not answer, the disk is full, or the service is to stop; the same may be
+        asked again, as often as need be.
+    """
+    ref, target = meta.ref, validate_uid(meta.target_transfer_syntax_uid)
+    found = _original(converter.journals, ref, meta.digest)
+    if found is None:
+        return None
+    derived = found.entry.derived
+    if target == found.entry.transfer_syntax_uid and not is_video(target):
+        return None  # a video may need another container
+    if target in derived.copies or (target in derived.failures and not again):
+        return None
+    series = converter.archive.index.series(ref.series)
+    modality = series["modality"] if series else None
+    began_s = time.monotonic()
+    try:
+        made = _made(converter, found, meta)
+    except (Unavailable, OutOfResources):
+        raise
+    except WadoError as e:
+        if isinstance(e, CutShort) and _may_pass(converter, meta):
+            raise
+        if _original(converter.journals, ref, meta.digest) is None:
+            return None  # it went while we worked on it
+        return _failed(_row(found, meta, modality, began_s), found, str(e))
+    return None if made is None else _succeeded(_row(found, meta, modality, began_s), found, made)
+
+
+def _original(journals: Journals, ref: InstanceRef, digest: str) -> Item | None:
+    """Find the original with this digest, if that is what the archive has now."""
+    view = journals.view(ref.series)
+    entry = _entry(view, ref.sop_instance_uid, digest)
+    return None if view is None or entry is None else Item(ref, entry, view)
+
+
+def _entry(view: SeriesView | None, sop_instance_uid: str, digest: str) -> Entry | None:
+    entry = view.entries.get(sop_instance_uid) if view else None
+    return entry if entry is not None and entry.digest == digest else None
+
+
+def _made(converter: Converter, found: Item, meta: TranscodeMeta) -> Made | None:
+    convert_it = convert_video if is_video(found.entry.transfer_syntax_uid) else convert_image
+    try:
+        return convert_it(converter, found, meta)
+    except (WadoError, MemoryError):
+        raise
+    except OSError as e:
+        raise Unavailable(f"converting {found.path}: {e.strerror or e}") from e
+    except Exception as e:  # one image must not stop all the others, whatever it holds
+        raise CannotUnderstand(f"it can't be converted: {type(e).__name__}: {e}") from e
+
+
+def _may_pass(converter: Converter, meta: TranscodeMeta) -> bool:
+    """Whether work that was cut short is to be tried again."""
+    if converter.stop.is_set():
+        raise Unavailable("the service is stopping")
+    return meta.attempt < converter.settings.attempts
+
+
+def _succeeded(row: TranscodeLog, found: Item, made: Made) -> Converted:
+    copy = made.copy
+    row = replace(
+        row,
+        target_transfer_syntax_uid=copy.transfer_syntax_uid,
+        succeeded=True,
+        derived_path=derived_path(found.ref, copy.transfer_syntax_uid),
+        derived_size=copy.file_size,
+        codec=made.codec or None,
+    )
+    return Converted(row, found.ref, found.entry.digest, copy)
+
+
+def _failed(row: TranscodeLog, found: Item, reason: str) -> Converted:
+    return Converted(replace(row, reason=reason[:_MAX_REASON]), found.ref, found.entry.digest)
+
+
+def _row(found: Item, meta: TranscodeMeta, modality: str | None, began_s: float) -> TranscodeLog:
+    entry = found.entry
+    return TranscodeLog(
+        tenant_id=meta.tenant_id,
+        study_instance_uid=meta.study_instance_uid,
+        series_instance_uid=meta.series_instance_uid,
+        sop_instance_uid=meta.sop_instance_uid,
+        transfer_syntax_uid=entry.transfer_syntax_uid,
+        target_transfer_syntax_uid=meta.target_transfer_syntax_uid,
+        file_path=instance_path(found.ref),
+        file_size=entry.file_size,
+        succeeded=False,
+        duration_ms=round((time.monotonic() - began_s) * _MS_PER_S, 3),
+        transcoded_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+        trace_id=meta.trace_id,
+        number_of_frames=entry.number_of_frames,
+        modality=modality,
+        attempt=meta.attempt,
+    )
+
+
+# ------------------------------------------------------------------ announcing
+
+
+def announce(archive: Archive, journals: Journals, results: Iterable[Converted]) -> list[Converted]:
+    """Publish what came of conversions, and then write it into the journals.
+
+    What was made of an original that went meanwhile is removed again. To announce the same again
+    (after a crash) is harmless: a line that is there is not written twice. The metadata of the
+    series are then described again.
+
+    Returns
+    -------
+    announced
+        Those that stand in the journals now.
+
+    Raises
+    ------
+    Unavailable
+        The log or a journal can't be written now, or the file of a copy went meanwhile: it is to
+        be converted and announced again.
+    """
+    waiting: dict[SeriesRef, list[Converted]] = defaultdict(list)
+    for result in results:
+        if _counts(archive, journals.view(result.series), result):
+            waiting[result.series].append(result)
+    rows = [result.row for group in waiting.values() for result in group]
+    if rows:
+        archive.log.publish([Message(Topic.TRANSCODE_LOG, r.key, r.to_json()) for r in rows])
+    told = [r for ref in sorted(waiting) for r in _tell(archive, journals, ref, waiting[ref])]
+    if told:
+        archive.index.await_description(sorted({result.series for result in told}))
+    return told
+
+
+def _tell(
+    archive: Archive, journals: Journals, ref: SeriesRef, group: list[Converted]
+) -> list[Converted]:
+    """Append the lines of a series to its journal, if they hold for what it is then."""
+    for _ in range(_MAX_TRIES):
+        view = journals.view(ref)
+        group = [result for result in group if _counts(archive, view, result)]
+        lines = b"".join(result.line for result in group if not _is_told(view, result))
+        if not lines or archive.store.append(
+            {journal_path(ref): lines}, at=view.size if view else 0
+        ):
+            return group
+    raise Unavailable("the journal changes all the time")
+
+
+def _counts(archive: Archive, view: SeriesView | None, result: Converted) -> bool:
+    """Whether the original is still there; if not, its copy goes, too."""
+    row, copy = result.row, result.copy
+    entry = _entry(view, row.sop_instance_uid, result.digest)
+    if copy is None:
+        return entry is not None
+    path = derived_path(result.ref, copy.transfer_syntax_uid)
+    if entry is None:
+        now = view.entries.get(row.sop_instance_uid) if view else None
+        if now is None or copy.transfer_syntax_uid not in now.derived.copies:
+            archive.store.delete([path])
+        return False
+    version = archive.store.version(path)
+    if version is None or version[1] != copy.file_size:
+        raise Unavailable(f"{path} changed before it was announced")
+    return True
+
+
+def _is_told(view: SeriesView | None, result: Converted) -> bool:
+    entry = _entry(view, result.row.sop_instance_uid, result.digest)
+    assert entry is not None
+    uid = result.row.target_transfer_syntax_uid
+    if result.copy is None:
+        return entry.derived.failures.get(uid) == result.row.reason
+    known = entry.derived.copies.get(uid)
+    return known is not None and known.digest == result.copy.digest
