@@ -4,6 +4,7 @@ import io
 import shutil
 import subprocess
 import tempfile
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from struct import pack, unpack_from
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
 
 import synthetic
 
@@ -31,12 +33,17 @@ def by_dcmtk(ds: Dataset, program: str, *options: str) -> Dataset:
         return pydicom.dcmread(io.BytesIO(made.read_bytes()))
 
 
-def streams_of(ds: Dataset) -> list[bytes]:
-    """Code streams of the frames of an instance."""
-    from pydicom.encaps import generate_frames  # noqa: PLC0415
-
+def streams_of(instance: Dataset | bytes) -> list[bytes]:
+    """Code streams of the frames of an instance, or of a file."""
+    ds = instance if isinstance(instance, Dataset) else pydicom.dcmread(io.BytesIO(instance))
     count = int(ds.get("NumberOfFrames") or 1)
     return list(generate_frames(ds.PixelData, number_of_frames=count))
+
+
+def deflated(data: bytes, level: int = 6) -> bytes:
+    """Compress by Deflate, without a header."""
+    packer = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return packer.compress(data) + packer.flush()
 
 
 # ------------------------------------------------------------------ JPEG

@@ -10,7 +10,8 @@ import pytest
 
 import backing_services
 import real
-from service import RunningArchive, free_port
+from backing.program import free_port
+from service import RunningArchive
 from wado.ports import Archive
 from wado.settings import Settings, load_settings
 

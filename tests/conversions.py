@@ -6,14 +6,11 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 import copies
-import synthetic
 from copies import HTJ2K_RPCL
-from steps import batches, catalogue_all
-from wado.archive.conversion import Converter, announce, convert
-from wado.archive.journal import Journals
+from steps import batches
+from wado.archive.conversion import announce, convert
+from wado.archive.copies import Converter
 from wado.archive.retrieve import Item, copy_of
-from wado.archive.store import Reception, Source, Stored, store_group
-from wado.dicom.codec_table import NATIVE
 from wado.dicom.uids import InstanceRef
 from wado.ports import Archive
 from wado.records import DicomStoreMeta, Topic, TranscodeLog, TranscodeMeta
@@ -21,37 +18,13 @@ from wado.records import DicomStoreMeta, Topic, TranscodeLog, TranscodeMeta
 
 def stored(archive: Archive, source: Dataset | Path) -> DicomStoreMeta:
     """Store and catalogue an instance; how it was announced."""
-    reception = Reception(archive, "clinic", Source())
-    reception.write(source.read_bytes() if isinstance(source, Path) else part10(source))
-    reception.finish()
-    (result,) = store_group(archive, Journals(archive.store), [reception])
-    catalogue_all(archive)
-    assert isinstance(result, Stored), result
-    return result.meta
-
-
-def part10(ds: Dataset) -> bytes:
-    """Encode as a file."""
-    native = str(ds.file_meta.TransferSyntaxUID) in NATIVE
-    return synthetic.part10(ds) if native else copies.part10(ds)
+    (meta,) = copies.store(archive, source.read_bytes() if isinstance(source, Path) else source)
+    return meta
 
 
 def asked(meta: DicomStoreMeta, target: str = HTJ2K_RPCL, quality: int = 0) -> TranscodeMeta:
     """Ask for a copy."""
-    return TranscodeMeta(
-        tenant_id=meta.tenant_id,
-        study_instance_uid=meta.study_instance_uid,
-        series_instance_uid=meta.series_instance_uid,
-        sop_instance_uid=meta.sop_instance_uid,
-        sop_class_uid=meta.sop_class_uid,
-        transfer_syntax_uid=meta.transfer_syntax_uid,
-        target_transfer_syntax_uid=target,
-        file_path=meta.file_path,
-        file_size=meta.file_size,
-        digest=meta.digest,
-        trace_id=meta.trace_id,
-        quality=quality,
-    )
+    return TranscodeMeta.of(meta, target, quality)
 
 
 def made(converter: Converter, meta: TranscodeMeta) -> Path:

@@ -1,7 +1,7 @@
 """An archive served in this process, and derived copies made in it as the webworker makes them."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +13,16 @@ from pydicom.dataset import Dataset
 import synthetic
 from service import wait_until
 from serving import serving_archive
-from wado.archive.conversion import Converter, announce, convert
+from wado.archive.conversion import announce, convert
+from wado.archive.copies import Converter
 from wado.archive.derived import failure_line
-from wado.archive.journal import Entry, Journals
+from wado.archive.journal import Journals
 from wado.archive.paths import derived_path, journal_path
 from wado.archive.pixel_workers import PixelWorkers
+from wado.archive.retrieve import Item
+from wado.archive.wanted_copies import order
 from wado.dicom.uids import InstanceRef
 from wado.ports import Archive
-from wado.records import TranscodeMeta
 from wado.transcode_settings import TranscodeSettings
 
 TENANT = "default"
@@ -82,26 +84,18 @@ class CopiesSite:
         view = self.journals.view(sent.ref.series)
         return view is not None and sent.ref.sop_instance_uid in view.entries
 
-    def entry(self, sent: Sent) -> Entry:
-        """What the journal says of an instance."""
+    def item(self, sent: Sent) -> Item:
+        """Find an instance."""
         view = self.journals.view(sent.ref.series)
         assert view is not None
-        return view.entries[sent.ref.sop_instance_uid]
+        return Item(sent.ref, view.entries[sent.ref.sop_instance_uid], view)
 
     def copy(self, sent: Sent, target_uid: str, quality: int = 0) -> bytes:
         """Make a copy, and announce it; its file."""
-        ref, entry = sent.ref, self.entry(sent)
-        made = convert(
-            self._converter,
-            TranscodeMeta(
-                ref.tenant_id, ref.study_instance_uid, ref.series_instance_uid,
-                ref.sop_instance_uid, entry.sop_class_uid, entry.transfer_syntax_uid,
-                target_uid, "", entry.file_size, entry.digest, "", quality,
-            ),
-        )  # fmt: skip
+        made = convert(self._converter, order(self.item(sent), target_uid, quality, ""))
         assert made is not None
         assert announce(self.archive, self.journals, [made])
-        derived = self.entry(sent).derived
+        derived = self.item(sent).entry.derived
         assert target_uid in derived.copies, derived.failures
         self._refresh(sent)
         with self.archive.store.open(self.path_of(sent, target_uid)) as file:
@@ -119,7 +113,9 @@ class CopiesSite:
 
     def fail(self, sent: Sent, target_uid: str, reason: str) -> None:
         """Record that a copy can't be made."""
-        line = failure_line(sent.ref.sop_instance_uid, self.entry(sent).digest, target_uid, reason)
+        line = failure_line(
+            sent.ref.sop_instance_uid, self.item(sent).entry.digest, target_uid, reason
+        )
         assert self.archive.store.append({journal_path(sent.ref.series): line})
         self._refresh(sent)
 
@@ -157,10 +153,3 @@ def copies_site(root: Path, **server: object) -> Iterator[CopiesSite]:
             yield CopiesSite(url, archive, pixels)
     finally:
         pixels.close()
-
-
-def coded_frames(file: bytes) -> Sequence[bytes]:
-    """Frames of a file whose frames are compressed."""
-    ds = pydicom.dcmread(io.BytesIO(file))
-    count = int(ds.get("NumberOfFrames") or 1)
-    return list(pydicom.encaps.generate_frames(ds.PixelData, number_of_frames=count))

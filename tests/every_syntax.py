@@ -5,7 +5,6 @@ that a decoder gives which is not ours: DCMTK, djpeg, OpenJPEG by GDCM.
 """
 
 import copy
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +21,7 @@ from pydicom.pixels.utils import pixel_array
 
 import coded_streams
 import synthetic
-from coded_streams import Pixels, arithmetic_jpeg, by_dcmtk, cjpeg, djpeg, hierarchical
+from coded_streams import Pixels, arithmetic_jpeg, by_dcmtk, cjpeg, deflated, djpeg, hierarchical
 from example_pictures import (
     FRAMES_8,
     FRAMES_16,
@@ -78,7 +77,7 @@ class Example:
         body.file_meta.TransferSyntaxUID = pydicom.uid.UID(_encoded_as(uid, body))
         data = synthetic.data_set(body)
         if uid in _JPIP_DEFLATED:
-            data = _even(_deflated(data))
+            data = _even(deflated(data))
         return file_meta(str(body.SOPClassUID), str(body.SOPInstanceUID), uid) + data
 
     @property
@@ -133,16 +132,11 @@ def _nearly_native() -> Iterator[Example]:
     for picture in LOSSLESS:
         plain = [little(frame) for frame in picture.frames]
         yield _example(ENCAPSULATED_UNCOMPRESSED, picture, plain)
-        yield _example(DEFLATED_FRAMES, picture, [_deflated(frame) for frame in plain])
+        yield _example(DEFLATED_FRAMES, picture, [deflated(frame) for frame in plain])
         name = f"{RLE} {picture.name}"
         ds = native(picture, name)
         ds.compress(RLE, encoding_plugin="pydicom", generate_instance_uid=False)
         yield Example(name, ds, pixels=picture.frames)
-
-
-def _deflated(data: bytes) -> bytes:
-    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    return packer.compress(data) + packer.flush()
 
 
 # ------------------------------------------------------------------ JPEG

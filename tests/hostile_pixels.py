@@ -14,9 +14,9 @@ from pydicom.uid import UID
 
 import coded_streams
 import every_syntax
+from coded_streams import deflated
 from every_syntax import (
     DEFLATED_FRAMES,
-    ELE,
     ENCAPSULATED_UNCOMPRESSED,
     JPEG,
     OLD_HTJ2K,
@@ -73,11 +73,6 @@ def _htj2k() -> bytes:
 
 def _jxl() -> bytes:
     return bytes(imagecodecs.jpegxl_encode(GRAY_8.frames[0], lossless=True, usecontainer=False))
-
-
-def _deflated(data: bytes) -> bytes:
-    packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
-    return packer.compress(data) + packer.flush()
 
 
 def _spectral() -> bytes:
@@ -167,7 +162,7 @@ def _cut_short() -> Iterator[Example]:
     plain = GRAY_8.frames[0].tobytes()
     for name, uid, stream in (
         ("JPEG 2000", PART_2, _j2k()), ("HTJ2K", OLD_HTJ2K, _htj2k()), ("JPEG XL", JPEG_XL, _jxl()),
-        ("JPEG", SPECTRAL, _spectral()), ("deflated", DEFLATED_FRAMES, _deflated(plain)),
+        ("JPEG", SPECTRAL, _spectral()), ("deflated", DEFLATED_FRAMES, deflated(plain)),
         ("uncompressed", ENCAPSULATED_UNCOMPRESSED, plain),
     ):  # fmt: skip
         for part in (2, 20):
@@ -181,7 +176,7 @@ def _cut_short() -> Iterator[Example]:
 def _mislabelled() -> Iterator[Example]:
     streams = {
         PART_2: _j2k(), JPEG_XL: _jxl(), SPECTRAL: _spectral(), OLD_HTJ2K: _htj2k(),
-        DEFLATED_FRAMES: _deflated(GRAY_8.frames[0].tobytes()),
+        DEFLATED_FRAMES: deflated(GRAY_8.frames[0].tobytes()),
         MPEG_2: coded_streams.video("mpeg2video", "mpegts"),
     }  # fmt: skip
     labels = list(streams)
@@ -250,7 +245,7 @@ _ODD: tuple[dict[str, Any], ...] = (
 def _of_odd_bits() -> Iterator[Example]:
     for number, changes in enumerate(_ODD):
         yield _coded(f"odd attributes {number}", JPEG_XL, _jxl(), **changes)
-        stream = _deflated(GRAY_8.frames[0].tobytes())
+        stream = deflated(GRAY_8.frames[0].tobytes())
         yield _coded(f"odd attributes {number}, deflated", DEFLATED_FRAMES, stream, **changes)
 
 
@@ -259,7 +254,7 @@ def _fuzzed() -> Iterator[Example]:
     chance = random.Random(42)
     streams = {
         PART_2: _j2k(), JPEG_XL: _jxl(), SPECTRAL: _spectral(), OLD_HTJ2K: _htj2k(),
-        DEFLATED_FRAMES: _deflated(GRAY_8.frames[0].tobytes()),
+        DEFLATED_FRAMES: deflated(GRAY_8.frames[0].tobytes()),
         MPEG_2: coded_streams.video("mpeg2video", "mpegts"),
     }  # fmt: skip
     for uid, stream in streams.items():
@@ -310,6 +305,3 @@ def good_examples() -> list[Example]:
     """Good ones of each coding, to be sent among them: shown, and converted."""
     makers = (every_syntax._nearly_native, every_syntax._jpeg_xl, every_syntax._htj2k)
     return [example for maker in makers for example in maker()][::3]
-
-
-__all__ = ["ELE", "good_examples", "hostile_examples"]

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import real
 from backing import nginx
-from backing.program import Program, connects
-from service import Service, free_port, wait_until
+from backing.program import Program, connects, free_port
+from service import Addresses, Service, wait_until
 from wado.nginx import nginx_configuration
 from wado.settings import Settings, load_settings
 
@@ -49,7 +49,7 @@ def running(program: Program) -> Iterator[Program]:
         program.stop()
 
 
-class Site:
+class Site(Addresses):
     """Addresses and processes of an archive behind nginx.
 
     Parameters
@@ -86,21 +86,6 @@ class Site:
         self.configuration = nginx_configuration(self.settings)
         self.services: dict[str, Service] = {}
         self._open = ExitStack()
-
-    @property
-    def http(self) -> str:
-        """Base URL through nginx, without a slash at its end."""
-        return f"http://127.0.0.1:{self.http_port}"
-
-    @property
-    def dicomweb(self) -> str:
-        """Base URL of DICOMweb through nginx."""
-        return f"{self.http}/dicomweb"
-
-    @property
-    def destination(self) -> str:
-        """``AET@HOST:PORT`` through nginx."""
-        return f"WADO@127.0.0.1:{self.dimse_port}"
 
     def nginx_log(self, name: str) -> Path:
         """One of the logs of nginx: ``access``, ``dicom`` or ``error``."""

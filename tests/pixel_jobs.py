@@ -29,7 +29,7 @@ def hang(marker: str) -> None:
         time.sleep(3600)
 
 
-def spin() -> None:
+def spin(*_arguments: object) -> None:
     while True:
         pass
 

@@ -13,9 +13,10 @@ from threading import Event, Thread
 from typing import Any, Self
 
 import real
+from backing.program import free_port
 from chaos.faults import family, send
 from chaos.verify import wado
-from service import free_port, wait_until
+from service import wait_until
 
 START_TIMEOUT_S = 150.0
 STOP_TIMEOUT_S = 60.0

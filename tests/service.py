@@ -3,26 +3,20 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
+from backing.program import free_port
+
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 25.0  # the supervisor itself gives its services 20 s
-
-
-def free_port() -> int:
-    """Ask the kernel for a TCP port of 127.0.0.1 that nobody uses now."""
-    with closing(socket.socket()) as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def wait_until(what: Callable[[], bool], *, timeout_s: float, reason: str) -> None:
@@ -138,21 +132,13 @@ class Service:
         self.stop()
 
 
-class RunningArchive(Service):
-    """`wado up` on free loopback ports below a root of its own."""
+class Addresses:
+    """Where an archive is reached, on 127.0.0.1."""
 
-    def __init__(
-        self, root: Path, *, aet: str = "WADO", env: Mapping[str, str] | None = None
-    ) -> None:
-        self.root = root
-        self.aet = aet
-        self.dimse_host = "127.0.0.1"
-        self.http_port, self.dimse_port = free_port(), free_port()
-        super().__init__(
-            "up", "--root", str(root), "--http", f"127.0.0.1:{self.http_port}",
-            "--dimse", f"{self.dimse_host}:{self.dimse_port}", "--aet", aet,
-            log_path=root.with_name(root.name + ".log"), env=env,
-        )  # fmt: skip
+    http_port: int
+    dimse_port: int
+    aet = "WADO"
+    dimse_host = "127.0.0.1"
 
     @property
     def http(self) -> str:
@@ -168,6 +154,22 @@ class RunningArchive(Service):
     def destination(self) -> str:
         """``AET@HOST:PORT``, as `wado send --to` takes it."""
         return f"{self.aet}@{self.dimse_host}:{self.dimse_port}"
+
+
+class RunningArchive(Addresses, Service):
+    """`wado up` on free loopback ports below a root of its own."""
+
+    def __init__(
+        self, root: Path, *, aet: str = "WADO", env: Mapping[str, str] | None = None
+    ) -> None:
+        self.root = root
+        self.aet = aet
+        self.http_port, self.dimse_port = free_port(), free_port()
+        super().__init__(
+            "up", "--root", str(root), "--http", f"127.0.0.1:{self.http_port}",
+            "--dimse", f"{self.dimse_host}:{self.dimse_port}", "--aet", aet,
+            log_path=root.with_name(root.name + ".log"), env=env,
+        )  # fmt: skip
 
     def pids(self) -> dict[str, int]:
         """Pid of each supervised process by name (``storescp-1``), as `wado up` last wrote them."""

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
-from service import free_port, wait_until
+from backing.program import free_port
+from service import wait_until
 from wado.bootstrap import open_archive
 from wado.ports import Archive
 from wado.services.consumer import catalogue_storage

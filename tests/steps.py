@@ -9,7 +9,7 @@ import synthetic
 from wado.archive.catalogue import catalogue_batch
 from wado.archive.journal import Journals
 from wado.archive.store import Reception, Source, Stored, store_group
-from wado.dicom.uids import SeriesRef
+from wado.dicom.uids import InstanceRef, SeriesRef
 from wado.ports import Archive, Batch
 from wado.records import Topic
 from wado.services.consumer import LOADED, load_batch
@@ -17,12 +17,12 @@ from wado.services.consumer import LOADED, load_batch
 GROUP = "wado-consumer"
 
 
-def store(archive: Archive, *datasets: Dataset) -> list[Stored]:
-    """Store and announce."""
+def store(archive: Archive, *sources: Dataset | bytes) -> list[Stored]:
+    """Store data sets or files, and announce them."""
     receptions = []
-    for ds in datasets:
+    for source in sources:
         reception = Reception(archive, "clinic", Source())
-        reception.write(synthetic.part10(ds))
+        reception.write(source if isinstance(source, bytes) else synthetic.part10(source))
         reception.finish()
         receptions.append(reception)
     results = store_group(archive, Journals(archive.store), receptions)
@@ -59,4 +59,10 @@ def load_all(archive: Archive) -> None:
 
 def series_of(ds: Dataset) -> SeriesRef:
     """The series of a data set that was stored."""
-    return SeriesRef.of("clinic", str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID))
+    return ref_of(ds).series
+
+
+def ref_of(ds: Dataset) -> InstanceRef:
+    """Name an instance that was stored."""
+    uids = (ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID)
+    return InstanceRef.of("clinic", *map(str, uids))

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, encapsulate_extended
-from pydicom.filewriter import dcmwrite
+from pydicom.filebase import DicomFileLike
+from pydicom.filewriter import dcmwrite, write_file_meta_info
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import (
     UID,
@@ -39,6 +40,9 @@ NATIVE_TRANSFER_SYNTAXES = (
 )
 """Transfer syntaxes in which Pixel Data is not encapsulated."""
 
+NOT_OF_PYDICOM = ("1.2.840.10008.1.2.8.1", "1.2.840.10008.1.2.4.110")
+"""Transfer syntaxes that pydicom would not write: deflated frames, and JPEG XL without loss."""
+
 MEGABYTE = 1 << 20
 UNDEFINED_LENGTH = 0xFFFFFFFF
 
@@ -55,6 +59,12 @@ def uid(*parts: object) -> str:
 def part10(ds: Dataset) -> bytes:
     """Encode as a PS3.10 file: preamble, File Meta, data set."""
     out = BytesIO()
+    if ds.file_meta.TransferSyntaxUID in NOT_OF_PYDICOM:
+        known = copy.copy(ds)
+        known.file_meta = copy.deepcopy(ds.file_meta)
+        known.file_meta.TransferSyntaxUID = RLELossless  # as it is: encapsulated, Explicit VR
+        write_file_meta_info(DicomFileLike(out), ds.file_meta)
+        return b"\0" * 128 + b"DICM" + out.getvalue() + data_set(known)
     dcmwrite(out, ds, enforce_file_format=True)
     return out.getvalue()
 

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TextColumn,
@@ -21,15 +20,17 @@ from rich.progress import (
 
 from wado.archive.check import Report
 from wado.archive.check import check as check_archive
-from wado.archive.delete import Ref
 from wado.archive.grace import deleted_series, restore
 from wado.archive.health import GROUPS
+from wado.archive.health import waiting as messages_waiting
 from wado.archive.reindex import Rebuilt
 from wado.archive.reindex import reindex as reindex_archive
+from wado.archive.selection import ref_of
 from wado.archive.synthesize import manifest as list_of_studies
 from wado.archive.synthesize import synthesize as synthesize_archive
 from wado.bootstrap import open_archive, prepare_archive
-from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef, validate_tenant_id
+from wado.cli_progress import progress_bar
+from wado.dicom.uids import validate_tenant_id
 from wado.errors import InvalidRequest
 from wado.ports import Archive
 from wado.records import Topic
@@ -160,7 +161,7 @@ def settle(archive: Archive, seconds: float) -> int:
     """Wait until the log is read, as long as it moves; how many messages still wait."""
     end, last = time.monotonic() + seconds, -1
     while True:
-        waiting = sum(archive.log.lag(topic, group) for topic, group in GROUPS.items())
+        waiting = sum(messages_waiting(archive, topic) for topic in GROUPS)
         if not waiting or time.monotonic() > end:
             return waiting
         if waiting == last:  # nobody reads: the services do not run
@@ -203,14 +204,7 @@ def synthesize_with_progress(
 ) -> None:
     """Put made-up studies into the index, drawing a bar."""
     began = time.monotonic()
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=err,
-        disable=not err.is_terminal,
-    )
+    bar = progress_bar(err)
     with RunLock(run_folder(settings), "wado synthesize"), open_archive(settings) as archive, bar:
         task = bar.add_task("making studies", total=len(numbers))
         synthesize_archive(
@@ -278,7 +272,7 @@ def restore_deleted(
     settings: Settings, uids: Sequence[str], tenant_id: str | None, *, out: Console
 ) -> bool:
     """Restore a study, series or instance; whether all that was kept of it is back."""
-    ref = _ref(tenant_id or settings.storage.default_tenant, uids)
+    ref = ref_of(tenant_id or settings.storage.default_tenant, uids)
     with open_archive(settings) as archive:
         done = restore(archive, ref)
         waiting = settle(archive, _SETTLE_S) if done.instances else 0
@@ -290,17 +284,6 @@ def restore_deleted(
     if len(done.taken) > _SHOWN:
         out.print(f"… and {len(done.taken) - _SHOWN} more")
     return not done.taken
-
-
-def _ref(tenant_id: str, uids: Sequence[str]) -> Ref:
-    match uids:
-        case (study,):
-            return StudyRef.of(tenant_id, study)
-        case (study, series):
-            return SeriesRef.of(tenant_id, study, series)
-        case (study, series, instance):
-            return InstanceRef.of(tenant_id, study, series, instance)
-    raise AssertionError(uids)
 
 
 def list_deleted(settings: Settings, tenant_id: str | None, *, out: Console) -> None:

@@ -1,6 +1,5 @@
 """`wado transcode`: copies of what is stored already, made here or ordered from the webworkers."""
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,15 +8,6 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from wado.archive.copies import Converter
 from wado.archive.health import GROUPS
@@ -28,6 +18,7 @@ from wado.archive.selection import JOURNAL_BYTES, Selection, ref_of, views
 from wado.archive.transcode_rules import check_rules
 from wado.archive.wanted_copies import Found, Wish, forget, wanted_copies
 from wado.bootstrap import open_archive
+from wado.cli_progress import progress_bar
 from wado.dicom.sop_classes import transfer_syntax
 from wado.dicom.uids import validate_uid
 from wado.errors import InvalidRequest
@@ -141,7 +132,7 @@ def transcode_stored(settings: Settings, asked: Asked, *, out: Console, err: Con
 
 def _make(work: _Work) -> bool:
     done, began_s = Outcome(), time.monotonic()
-    workers = work.asked.workers or _workers(work.settings)
+    workers = work.asked.workers or work.settings.transcode.images_at_a_time
     try:
         _make_all(work, done, workers, began_s)
     except KeyboardInterrupt:
@@ -176,10 +167,6 @@ def _make_all(work: _Work, done: Outcome, workers: int, began_s: float) -> None:
         make_copies(
             converter, work.wanted(), done, workers=workers, again=work.asked.failed, progress=show
         )
-
-
-def _workers(settings: Settings) -> int:
-    return settings.transcode.workers or max((os.cpu_count() or 2) // 2, 1)
 
 
 def _summarise(work: _Work, done: Outcome, began_s: float) -> None:
@@ -238,7 +225,7 @@ def _watch(work: _Work) -> None:
         work.out.print(f"{lag} wait in the queue: webworkers make them; `wado status` shows it")
         return
     moved_s = time.monotonic()
-    with _progress(err) as bar:
+    with progress_bar(err) as bar:
         task = bar.add_task("waiting", total=most)
         while lag:
             time.sleep(_LOOK_S)
@@ -295,24 +282,12 @@ def _remove(work: _Work) -> None:
 # ------------------------------------------------------------------ progress
 
 
-def _progress(err: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=err,
-        disable=not err.is_terminal,
-    )
-
-
 @contextmanager
 def _bar(work: _Work, what: str) -> Iterator[Callable[[str, int], None]]:
     """Draw how many of the chosen instances were looked at."""
-    with _progress(work.err) as bar:
+    with progress_bar(work.err) as bar:
         total = work.chosen.instances(work.archive) if work.err.is_terminal else None
-        task: TaskID = bar.add_task(what, total=total)
+        task = bar.add_task(what, total=total)
 
         def update(text: str, looked_at: int) -> None:
             bar.update(task, description=text, completed=looked_at)

@@ -1,6 +1,5 @@
 """`wado verify`: copies decoded again and compared with their originals, all or a sample."""
 
-import os
 import secrets
 import time
 from collections import deque
@@ -12,14 +11,7 @@ from itertools import groupby
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress
 from rich.table import Table as TextTable
 
 from wado.archive.journal import Journals
@@ -35,6 +27,7 @@ from wado.archive.verification import (
     sample_of,
 )
 from wado.bootstrap import open_archive
+from wado.cli_progress import progress_bar
 from wado.dicom.sop_classes import transfer_syntax
 from wado.ports import Archive
 from wado.settings import Settings
@@ -79,7 +72,7 @@ def verify_stored(settings: Settings, asked: Asked, *, out: Console, err: Consol
     report, began_s = Report(), time.monotonic()
     with open_archive(settings) as archive:
         journals = Journals(archive.store, max_bytes=JOURNAL_BYTES)
-        with _bar(err) as bar:
+        with progress_bar(err) as bar:
             try:
                 _check_all(archive, journals, settings, asked, seed, report, bar)
             except KeyboardInterrupt:
@@ -112,7 +105,7 @@ def _check_all(
     if asked.sample:
         chosen = sample_of(chosen, asked.sample, seed)
         bar.update(task, total=len(chosen))
-    workers = asked.workers or settings.transcode.workers or max((os.cpu_count() or 2) // 2, 1)
+    workers = asked.workers or settings.transcode.images_at_a_time
     pixels = PixelWorkers(
         workers=workers,
         timeout_s=settings.transcode.frame_timeout_s,
@@ -143,18 +136,6 @@ def _several(
     finally:
         for future in waiting:
             future.cancel()
-
-
-def _bar(err: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=err,
-        disable=not err.is_terminal,
-    )
 
 
 def _summarise(report: Report, asked: Asked, seed: int, began_s: float, out: Console) -> None:

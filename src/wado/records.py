@@ -296,6 +296,24 @@ class TranscodeMeta(_Record):
     quality: int = 0
     attempt: int = 1
 
+    @classmethod
+    def of(cls, meta: DicomStoreMeta, target_transfer_syntax_uid: str, quality: int = 0) -> Self:
+        """Ask for a copy of an instance as it was announced."""
+        return cls(
+            tenant_id=meta.tenant_id,
+            study_instance_uid=meta.study_instance_uid,
+            series_instance_uid=meta.series_instance_uid,
+            sop_instance_uid=meta.sop_instance_uid,
+            sop_class_uid=meta.sop_class_uid,
+            transfer_syntax_uid=meta.transfer_syntax_uid,
+            target_transfer_syntax_uid=target_transfer_syntax_uid,
+            file_path=meta.file_path,
+            file_size=meta.file_size,
+            digest=meta.digest,
+            trace_id=meta.trace_id,
+            quality=quality,
+        )
+
     @property
     def ref(self) -> InstanceRef:
         """The instance, validated again: a message is input."""

@@ -59,6 +59,7 @@ Activity = Literal[
     "housekeeping",
     "commit files",
     "transcode",
+    "transcode video",
 ]
 """What a thread can be at; none of it takes minutes without progress, unless something hangs."""
 

@@ -14,8 +14,9 @@ import pytest
 
 import real
 import synthetic
+from backing.program import free_port
 from dimse import receiver
-from service import free_port, wait_until
+from service import wait_until
 from wado.dicom.part10 import read_file_meta
 from wado.errors import Unavailable
 from wado.ports import Archive

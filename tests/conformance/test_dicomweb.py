@@ -108,7 +108,10 @@ def test_answers_are_cached_and_asked_for_again_with_304(site: Site, ct: list[Se
     url = site.instance_url(ct[0])
     study, series, _ = ct[0].uids
     metadata = f"{site.base}/studies/{study}/series/{series}/metadata"
+    whole = f"{site.base}/studies/{study}"  # which grows
     for address, caching in ((f"{url}/frames/1", "immutable"), (url, "immutable"),
+                             (whole, "no-cache"), (f"{whole}/series/{series}", "no-cache"),
+                             (f"{whole}/pixeldata", "no-cache"),
                              (metadata, "no-cache")):  # fmt: skip
         answer = requests.get(address, timeout=10)
         assert caching in answer.headers["cache-control"]

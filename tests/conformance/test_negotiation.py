@@ -13,8 +13,9 @@ import pydicom.encaps
 import pytest
 import requests
 
+from backing.program import free_port
 from dicomweb_site import parts_of
-from service import RunningArchive, free_port
+from service import RunningArchive
 from serving import serving
 from wado.archive.pixel_workers import PixelWorkers
 
@@ -128,6 +129,7 @@ def test_a_damaged_frame_is_406_and_harms_no_other(running: RunningArchive, corp
         answer = get(url, accept)
         assert answer.content == bytes(data), "as stored: it can't be had otherwise"
         assert answer.headers["content-type"] == f"application/dicom;transfer-syntax={JLS}"
+    assert "no-cache" in answer.headers["cache-control"], "next time it may be made"
 
 
 def test_a_frame_that_is_far_too_long_is_not_read(running: RunningArchive, corpus: Path):
@@ -143,6 +145,9 @@ def test_a_frame_that_is_far_too_long_is_not_read(running: RunningArchive, corpu
     answer = get(f"{url}/frames/1", "application/octet-stream")
     assert answer.status_code == 406
     assert "too many for its pixels" in answer.json()["reason"]
+    rendered = get(f"{url}/frames/1/rendered", "image/png")
+    assert rendered.status_code == 406
+    assert "too many for its pixels" in rendered.json()["reason"]
     assert get(f"{url}/frames/1", "image/jpeg").status_code == 200
 
 

@@ -18,7 +18,6 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
 
-import copies
 import synthetic
 from contract.child import Reached, complete, crash
 from contract.stores import on_s3, s3_endpoint, s3_place
@@ -28,7 +27,8 @@ from fault.s3_between import between
 from large import Form, Large
 from memory import MEGABYTE
 from steps import batches, catalogue_all, series_of
-from wado.archive.conversion import Converted, Converter, announce, convert
+from wado.archive.conversion import announce, convert
+from wado.archive.copies import Converted, Converter
 from wado.archive.journal import Journals
 from wado.archive.paths import journal_path
 from wado.archive.pixel_workers import PixelWorkers
@@ -141,7 +141,7 @@ def test_crash_at_each_step_leaves_one_line_and_a_right_copy(
 
     def settle() -> None:
         with open_archive(settings) as archive:
-            stored(archive, [copies.part10(deflated(ds))])
+            stored(archive, [synthetic.part10(deflated(ds))])
 
     complete(settle)  # no connection of this process is shared with the children
     with open_archive(settings) as archive:
@@ -220,7 +220,7 @@ def test_full_disk_fails_whole_and_it_is_made_once_there_is_space(
     ds = synthetic.multi_frame(40, rows=512, columns=512)
     ds.PixelData = noise.tobytes()
     with open_archive(load_settings(storage={"root": small_disk / "data"})) as archive:
-        meta = stored(archive, [copies.part10(deflated(ds))])
+        meta = stored(archive, [synthetic.part10(deflated(ds))])
         ballast = small_disk / "ballast"
         ballast.write_bytes(bytes((DISK_MB - 20) << 20))
         with a_converter(archive) as converter:
@@ -246,7 +246,7 @@ def test_copy_in_s3_is_whole_or_absent(
         archive = replace(archive, store=on_s3(place, tmp_path / "root").store)
         ds = synthetic.multi_frame(5)
         expected = ds.pixel_array.copy()
-        meta = stored(archive, [copies.part10(deflated(ds))])
+        meta = stored(archive, [synthetic.part10(deflated(ds))])
         with a_converter(archive) as converter:
 
             def until_done() -> Converted:
@@ -286,7 +286,7 @@ def _grown(work: Callable[[], None]) -> int:
 
 def _many_frames() -> Iterator[bytes]:
     ds = synthetic.multi_frame(FRAMES, rows=64, columns=64)
-    yield copies.part10(deflated(ds))
+    yield synthetic.part10(deflated(ds))
 
 
 def _large(form: Form) -> Callable[[], Iterator[bytes]]:

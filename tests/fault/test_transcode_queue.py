@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 
 import copies
 import synthetic
+from coded_streams import streams_of
 from copies import HTJ2K_RPCL
 from service import RunningArchive, wait_until
 from wado.adapters.warehouse.duckdb import DuckdbWarehouse
@@ -48,7 +49,7 @@ def root(tmp_path: Path) -> Path:
 
 def long_one(study: str = "long", frames: int = FRAMES) -> Dataset:
     """An image whose conversion takes seconds: the same large frame many times."""
-    (stream,) = copies.streams(copies.jpeg_xl(synthetic.multi_frame(1, 512, 512, study=study)))
+    (stream,) = streams_of(copies.jpeg_xl(synthetic.multi_frame(1, 512, 512, study=study)))
     ds = synthetic.multi_frame(1, 512, 512, study=study)
     return synthetic.encapsulated(ds, copies.JPEG_XL_LOSSLESS, [stream] * frames)
 
@@ -57,9 +58,9 @@ def put(archive: RunningArchive, folder: Path, *datasets: Dataset) -> dict[str, 
     """Send images; their data sets by UID."""
     folder.mkdir()
     for ds in datasets:
-        (folder / f"{ds.SOPInstanceUID}.dcm").write_bytes(copies.part10(ds))
+        (folder / f"{ds.SOPInstanceUID}.dcm").write_bytes(synthetic.part10(ds))
     assert not send([folder], Peer.parse(archive.destination), associations=1).failures
-    return {str(ds.SOPInstanceUID): copies.data_set(ds) for ds in datasets}
+    return {str(ds.SOPInstanceUID): synthetic.data_set(ds) for ds in datasets}
 
 
 def ref_of(ds: Dataset) -> InstanceRef:

@@ -18,7 +18,8 @@ from pydicom.dataset import Dataset
 import real
 import synthetic
 import videos
-from copies_site import MULTIPART_DICOM, CopiesSite, Sent, coded_frames, copies_site
+from coded_streams import streams_of
+from copies_site import MULTIPART_DICOM, CopiesSite, Sent, copies_site
 from dicomweb_site import parts_of
 from service import wait_until
 
@@ -52,7 +53,7 @@ def jpeg_2000(study: str, frames: int = 1, rows: int = 90, columns: int = 70) ->
 
 
 def natives(sent: Sent) -> list[bytes]:
-    frames = coded_frames(sent.data)
+    frames = streams_of(sent.ds)
     return [imagecodecs.jpeg2k_decode(frame).tobytes() for frame in frames]
 
 
@@ -68,7 +69,7 @@ def test_frames_in_the_syntax_of_a_copy_are_ranges_of_its_file(site: CopiesSite)
     before = site.get(sent, "/frames/2", alone(RPCL))
     assert before.status_code == 200
     file = site.copy(sent, RPCL)
-    frames = coded_frames(file)
+    frames = streams_of(file)
     answer = site.get(sent, "/frames/2", alone(RPCL), accept_encoding="gzip")
     assert answer.headers["content-type"] == f"image/jphc;transfer-syntax={RPCL}"
     assert answer.content == frames[1]
@@ -82,7 +83,7 @@ def test_frames_in_the_syntax_of_a_copy_are_ranges_of_its_file(site: CopiesSite)
 
 def test_answers_of_copies_are_conditional_and_cut_to_ranges(site: CopiesSite):
     (sent,) = site.store(jpeg_2000("conditional"))
-    (frame,) = coded_frames(site.copy(sent, RPCL))
+    (frame,) = streams_of(site.copy(sent, RPCL))
     first = site.get(sent, "/frames/1", alone(RPCL))
     etag = first.headers["etag"]
     assert site.get(sent, "/frames/1", alone(RPCL), if_none_match=etag).status_code == 304
@@ -114,7 +115,7 @@ def test_native_frames_come_from_a_native_copy_without_decoding(site: CopiesSite
 
 def test_what_is_acceptable_as_stored_goes_out_as_stored(site: CopiesSite):
     (sent,) = site.store(jpeg_2000("stored", frames=2))
-    stored = coded_frames(sent.data)
+    stored = streams_of(sent.ds)
     for uid in (RPCL, ELE):
         site.copy(sent, uid)
     site.copy(sent, BASELINE, quality=80)
@@ -130,7 +131,7 @@ def test_what_is_acceptable_as_stored_goes_out_as_stored(site: CopiesSite):
 def test_a_copy_of_the_plain_syntax_serves_by_its_wider_name(site: CopiesSite):
     """A frame of 202 is one of 201: `image/jphc` without transfer syntax means the latter."""
     (sent,) = site.store(jpeg_2000("wider"))
-    (frame,) = coded_frames(site.copy(sent, RPCL))
+    (frame,) = streams_of(site.copy(sent, RPCL))
     answer = site.get(sent, "/frames/1", "image/jphc")
     assert answer.headers["content-type"] == f"image/jphc;transfer-syntax={HTJ2K}"
     assert answer.content == frame
@@ -140,7 +141,7 @@ def test_a_copy_of_the_plain_syntax_serves_by_its_wider_name(site: CopiesSite):
 def test_a_lossy_copy_is_for_who_names_it(site: CopiesSite):
     (sent,) = site.store(jpeg_2000("lossy"))
     file = site.copy(sent, BASELINE, quality=60)
-    (frame,) = coded_frames(file)
+    (frame,) = streams_of(file)
     assert site.get(sent, "/frames/1", alone(BASELINE, "image/jpeg")).content == frame
     assert site.get(sent, "/frames/1", alone(BASELINE, OCTETS)).content == frame
     assert site.get(sent, "", alone(BASELINE, DICOM)).content == file
@@ -405,9 +406,11 @@ def test_a_replaced_instance_has_no_copies(tmp_path: Path, monkeypatch: pytest.M
         pixels = np.full((90, 70), 9, np.uint8)
         coded = imagecodecs.jpeg2k_encode(pixels, codecformat="j2k", reversible=True)
         (new,) = (Sent(synthetic.part10(synthetic.encapsulated(other, J2K, [bytes(coded)]))),)
-        old = site.entry(sent).digest
+        old = site.item(sent).entry.digest
         site.store_file(new)
-        wait_until(lambda: site.entry(sent).digest != old, timeout_s=30, reason="it is replaced")
+        wait_until(
+            lambda: site.item(sent).entry.digest != old, timeout_s=30, reason="it is replaced"
+        )
         etag = first.headers["etag"]
         answer = site.get(sent, "/frames/1", OCTETS, if_none_match=etag)
         assert (answer.status_code, answer.content) == (200, pixels.tobytes())

@@ -28,10 +28,12 @@ from example_pictures import YBR
 from independent import JPEG_DCT, pixels_of
 from service import RunningArchive, wait_until
 from wado.archive.derived import Derived
+from wado.archive.health import VIDEO_GROUP
 from wado.archive.journal import Journals
 from wado.archive.paths import derived_path
 from wado.archive.retrieve import item
 from wado.bootstrap import open_archive
+from wado.dicom.codec_table import why_not_decoded
 from wado.dicom.part10 import read_file_meta
 from wado.dicom.sop_classes import TRANSFER_SYNTAXES
 from wado.dicom.uids import InstanceRef
@@ -92,7 +94,7 @@ class Shown:
         log = self.archive.log
         groups = (
             (Topic.STORAGE, "wado-consumer"), (Topic.TRANSCODE, "wado-transcode"),
-            (Topic.TRANSCODE_LOG, "wado-warehouse"),
+            (Topic.TRANSCODE, VIDEO_GROUP), (Topic.TRANSCODE_LOG, "wado-warehouse"),
         )  # fmt: skip
         return sum(log.lag(topic, group) for topic, group in groups)
 
@@ -268,6 +270,7 @@ def test_what_has_no_pixels_has_no_frames(shown: Shown):
             for resource in ("/frames/1", "/rendered"):
                 answer = shown.get(example, resource)
                 assert answer.status_code in (404, 406), (example.name, answer.status_code)
+                assert why_not_decoded(example.transfer_syntax_uid) in answer.json()["reason"]
 
 
 # ------------------------------------------------------------------ converted

@@ -19,6 +19,7 @@ from hostile_pixels import good_examples, hostile_examples
 from memory import MEGABYTE, PixelWatch, peaks
 from service import RunningArchive, wait_until
 from wado.archive.derived import Derived
+from wado.archive.health import waiting
 from wado.archive.journal import Journals
 from wado.archive.retrieve import item
 from wado.bootstrap import open_archive
@@ -92,12 +93,8 @@ class Attacked:
         return item(self.journals, ref).entry.derived
 
     def lag(self) -> int:
-        groups = {
-            Topic.STORAGE: "wado-consumer",
-            Topic.TRANSCODE: "wado-transcode",
-            Topic.TRANSCODE_LOG: "wado-warehouse",
-        }
-        return sum(self.archive.log.lag(topic, group) for topic, group in groups.items())
+        topics = (Topic.STORAGE, Topic.TRANSCODE, Topic.TRANSCODE_LOG)
+        return sum(waiting(self.archive, topic) for topic in topics)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 import synthetic
-from copies_site import CopiesSite, Sent, coded_frames, copies_site
+from coded_streams import streams_of
+from copies_site import CopiesSite, Sent, copies_site
 from dicomweb_site import parts_of
 
 JPEG = "1.2.840.10008.1.2.4."
@@ -75,7 +76,7 @@ def in_steps(site: CopiesSite, sent: Sent, path: str, accept: str) -> bytes:
 @pytest.mark.parametrize("syntax", [HTJ2K, RPCL, LOSSY])
 def test_stored_frames_are_read_in_steps(site: CopiesSite, syntax: str):
     (sent,) = site.store(image(f"steps-{syntax}", [picture()], syntax))
-    (frame,) = coded_frames(sent.data)
+    (frame,) = streams_of(sent.ds)
     for accept in ("image/jphc", f"image/jphc; transfer-syntax={syntax}"):
         if syntax == HTJ2K or "transfer-syntax" in accept:
             assert in_steps(site, sent, "/frames/1", accept) == frame
@@ -141,7 +142,7 @@ def test_frames_are_htj2k_whatever_is_stored(site: CopiesSite, syntax: str):
 
 def test_a_copy_answers_there(site: CopiesSite):
     (sent,) = site.store(image("own-copy", [picture(80, 60)], "native"))
-    (frame,) = coded_frames(site.copy(sent, RPCL))
+    (frame,) = streams_of(site.copy(sent, RPCL))
     assert site.get(sent, "/htj2k/1", "image/jphc").content == frame
     assert site.get(sent, "/frames/1").status_code == 200
 
@@ -185,7 +186,7 @@ def test_a_lower_resolution_is_the_beginning_of_a_frame(site: CopiesSite, syntax
 
 def test_a_lower_resolution_is_cut_from_a_copy(site: CopiesSite):
     (sent,) = site.store(image("level-copy", [picture(200, 150)], J2K))
-    (frame,) = coded_frames(site.copy(sent, RPCL))
+    (frame,) = streams_of(site.copy(sent, RPCL))
     lower = site.get(sent, "/htj2k/1?level=2", "image/jphc").content
     assert frame.startswith(lower[:-2])
     parts = parts_of(site.get(sent, "/htj2k/1?level=2", VIEWER))
@@ -195,7 +196,7 @@ def test_a_lower_resolution_is_cut_from_a_copy(site: CopiesSite):
 def test_what_is_not_stored_by_resolution_is_made_so(site: CopiesSite):
     pixels = picture(200, 150)
     (sent,) = site.store(image("level-one-part", [pixels], RPCL, by_resolution=False))
-    (stored,) = coded_frames(sent.data)
+    (stored,) = streams_of(sent.ds)
     assert site.get(sent, "/htj2k/1", "image/jphc").content.rstrip(b"\0") == stored.rstrip(b"\0")
     lower = site.get(sent, "/htj2k/1?level=1", "image/jphc").content
     expected = imagecodecs.htj2k_decode(stored, skipres=1)

@@ -12,9 +12,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage
 
 import synthetic
+from backing.program import free_port
 from dimse import RawPeer
 from nginx_site import Site, certificate, trusting
-from service import Service, free_port, wait_until
+from service import Service, wait_until
 from stow import BOUNDARY, content_type
 from wado.services.association import Peer
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import synthetic
-from service import Service, free_port, wait_until
+from backing.program import free_port
+from service import Service, wait_until
 from steps import store
 from wado.bootstrap import open_archive
 from wado.settings import load_settings

@@ -25,7 +25,8 @@ from contract.stores import s3_endpoint, s3_place
 from copies import EXPLICIT_VR_LITTLE_ENDIAN, HTJ2K_RPCL, deflated, derived_of
 from service import RunningArchive, wait_until
 from wado.adapters.message_log.kafka import KafkaMessageLog
-from wado.archive.conversion import Converted, Converter, convert
+from wado.archive.conversion import convert
+from wado.archive.copies import Converted, Converter
 from wado.ports import Archive
 from wado.records import Topic, TranscodeMeta
 from wado.services import transcode_worker
@@ -81,8 +82,7 @@ def test_from_reception_to_a_frame_that_viewers_show(
     folder = tmp_path / "sent"
     folder.mkdir()
     for name, ds in sent.items():
-        data = synthetic.part10(ds) if name == "shown" else copies.part10(ds)
-        (folder / f"{name}.dcm").write_bytes(data)
+        (folder / f"{name}.dcm").write_bytes(synthetic.part10(ds))
     assert not send([folder], Peer.parse(running.destination), associations=1).failures
 
     def has_copy(ds: Any) -> bool:
@@ -106,7 +106,7 @@ def test_from_reception_to_a_frame_that_viewers_show(
     assert media_type.startswith("image/jphc")
     assert np.array_equal(imagecodecs.htj2k_decode(body), native.pixel_array[1])
     original, _ = get(instance, 'multipart/related; type="application/dicom"; transfer-syntax=*')
-    assert copies.data_set(ds) in original
+    assert synthetic.data_set(ds) in original
 
     def rows() -> list[dict[str, Any]]:
         sql = "SELECT sop_instance_uid, succeeded, reason FROM dicom_transcode_log"

@@ -2,6 +2,7 @@
 
 import io
 import struct
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -14,16 +15,17 @@ import copies
 import real
 import synthetic
 import videos
-from steps import series_of
+from steps import ref_of, series_of
 from videos import HEVC_MAIN, HEVC_MAIN_10, MPEG_2_HIGH, MPEG_2_MAIN
-from wado.archive.conversion import Converter, announce, convert
-from wado.archive.copies import Converted
-from wado.archive.journal import Entry, Journals
+from wado.archive.conversion import announce, convert
+from wado.archive.copies import Converted, Converter
+from wado.archive.journal import Journals
 from wado.archive.pixel_workers import PixelWorkers
+from wado.archive.retrieve import Item
+from wado.archive.wanted_copies import order
 from wado.dicom.coded_video import H264
 from wado.errors import CutShort, OutOfResources, Unavailable
 from wado.ports import Archive
-from wado.records import TranscodeMeta
 from wado.transcode_settings import TranscodeSettings
 
 pytestmark = pytest.mark.usefixtures("_programs")
@@ -44,27 +46,24 @@ class Videos:
         self.journals = Journals(archive.store)
         self.stop = Event()
 
-    def entry(self, ds: Dataset) -> Entry:
-        """What the journal says of an instance."""
+    def item(self, ds: Dataset) -> Item:
+        """Find an instance."""
         view = self.journals.view(series_of(ds))
         assert view is not None
-        return view.entries[str(ds.SOPInstanceUID)]
+        return Item(ref_of(ds), view.entries[str(ds.SOPInstanceUID)], view)
 
     def convert(self, ds: Dataset, *, attempt: int = 1, **settings: Any) -> Converted | None:
         """Store an instance and convert it; nothing is announced."""
         copies.store(self.archive, ds)
         return self.again(ds, attempt=attempt, **settings)
 
-    def again(self, ds: Dataset, *, attempt: int = 1, **settings: Any) -> Converted | None:
+    def again(
+        self, ds: Dataset, *, target_uid: str = "", attempt: int = 1, **settings: Any
+    ) -> Converted | None:
         """Convert what is stored."""
-        entry, source = self.entry(ds), str(ds.file_meta.TransferSyntaxUID)
-        series = series_of(ds)
-        meta = TranscodeMeta(
-            series.tenant_id, series.study_instance_uid, series.series_instance_uid,
-            entry.sop_instance_uid, entry.sop_class_uid, source,
-            source if source in H264 else MPEG_4, "", entry.file_size, entry.digest, "",
-            attempt=attempt,
-        )  # fmt: skip
+        source = str(ds.file_meta.TransferSyntaxUID)
+        target_uid = target_uid or (source if source in H264 else MPEG_4)
+        meta = replace(order(self.item(ds), target_uid, 0, ""), attempt=attempt)
         given = TranscodeSettings.model_validate(settings)
         pixels = PixelWorkers(workers=1, timeout_s=60, max_memory_bytes=1 << 30)
         try:
@@ -152,7 +151,7 @@ def test_the_copy_tells_what_it_is_and_what_was_lost(site: Videos):
     changed = {"PixelData", "BitsAllocated", "BitsStored", "HighBit", "LossyImageCompressionRatio",
                "LossyImageCompressionMethod"}  # fmt: skip
     assert {e.keyword for e in copy if e != ds.get(e.tag)} == changed
-    known = site.entry(ds).derived.copies[MPEG_4]
+    known = site.item(ds).entry.derived.copies[MPEG_4]
     assert known.lossy
     assert known.photometric_interpretation == "YBR_PARTIAL_420"
     assert known.file_size == done.row.derived_size
@@ -174,7 +173,7 @@ def test_h264_in_another_container_keeps_its_frames(site: Videos, kind: str, sou
     assert videos.frame_hashes(made) == videos.frame_hashes(stream)
     assert len(videos.frame_hashes(made)) == videos.FRAMES
     assert {e.keyword for e in copy if e != ds.get(e.tag)} == {"PixelData"}
-    assert not site.entry(ds).derived.copies[source].lossy
+    assert not site.item(ds).entry.derived.copies[source].lossy
 
 
 @pytest.mark.parametrize("kind", ["h264-reordered.264", "h264-422.ts"])
@@ -346,14 +345,7 @@ def test_a_still_of_huge_dimensions_takes_what_it_may_at_most(site: Videos):
 def test_video_does_not_become_images(site: Videos):
     ds = videos.instance(videos.content("hevc.mp4"), HEVC_MAIN)
     copies.store(site.archive, ds)
-    entry, series = site.entry(ds), series_of(ds)
-    meta = TranscodeMeta(
-        series.tenant_id, series.study_instance_uid, series.series_instance_uid,
-        entry.sop_instance_uid, entry.sop_class_uid, HEVC_MAIN, copies.HTJ2K_RPCL, "",
-        entry.file_size, entry.digest, "",
-    )  # fmt: skip
-    pixels = PixelWorkers(workers=1, timeout_s=60, max_memory_bytes=1 << 30)
-    done = convert(Converter(site.archive, site.journals, pixels, TranscodeSettings()), meta)
+    done = site.again(ds, target_uid=copies.HTJ2K_RPCL)
     assert done is not None
     assert done.row.reason == f"video can't become {copies.HTJ2K_RPCL}, only H.264"
 
@@ -422,7 +414,7 @@ def test_a_full_disk_is_no_failure_of_the_video(site: Videos, tmp_path: Path):
     ds = videos.instance(videos.content("mpeg2.m2v"), MPEG_2_MAIN)
     with pytest.raises(OutOfResources):
         site.convert(ds, ffmpeg=str(full))
-    assert site.entry(ds).derived.failures == {}
+    assert site.item(ds).entry.derived.failures == {}
 
 
 def test_a_long_video_is_written_in_fragments(site: Videos, monkeypatch: pytest.MonkeyPatch):
@@ -431,7 +423,7 @@ def test_a_long_video_is_written_in_fragments(site: Videos, monkeypatch: pytest.
     ds = videos.instance(videos.content("mpeg2.m2v"), MPEG_2_MAIN)
     done, copy = site.copied(ds)
     assert done.row.target_transfer_syntax_uid == copy.file_meta.TransferSyntaxUID == f"{MPEG_4}.1"
-    known = site.entry(ds).derived.copies[f"{MPEG_4}.1"]
+    known = site.item(ds).entry.derived.copies[f"{MPEG_4}.1"]
     assert len(known.pixel.fragments) // 2 == 2
     assert videos.streams(videos.stream_of(copy))[0]["nb_read_frames"] == str(videos.FRAMES)
 

@@ -171,7 +171,7 @@ def test_who_waits_in_vain_is_told_so(
     sent = stored(site, "mpeg2.m2v", MPEG_2_MAIN, PatientID="waits")
     view = site.journals.view(sent.ref.series)
     assert view is not None
-    entry = replace(site.entry(sent), received_at=(datetime.now(UTC) - age).isoformat())
+    entry = replace(site.item(sent).entry, received_at=(datetime.now(UTC) - age).isoformat())
     found = Item(sent.ref, entry, view)
     answer = without_mp4(TranscodeSettings.model_validate(settings), found, "video/mpeg")
     assert isinstance(answer, error)

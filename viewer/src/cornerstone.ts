@@ -99,7 +99,11 @@ async function load(frame: Frame, requestType: Enums.RequestType): Promise<Types
   for (;;) {
     const form = formOf(imageId);
     try {
-      return await loadOnce(imageId, requestType);
+      const image = await loadOnce(imageId, requestType);
+      if (image.getPixelData().length) return image;
+      // Some decoders give nothing for what is damaged, and no error either.
+      cache.removeImageLoadObject(imageId);
+      throw new Error('the decoder gave no pixels');
     } catch (failure) {
       if (formOf(imageId) === form && !(isOfForm(failure) && tryNextForm(imageId))) throw failure;
       // Cornerstone forgets what failed a moment later.

@@ -28,9 +28,10 @@ export function searchStudies(matching: Parameters, signal?: AbortSignal): Promi
   return getObjects(`studies?${query([...matching, ...included(studyFields)])}`, signal);
 }
 
-/** The series of a study. */
+/** The series of a study: without a limit, the archive would name its first hundred. */
 export function searchSeries(study: string, signal?: AbortSignal): Promise<DicomObject[]> {
-  return getObjects(`studies/${study}/series?${query(included(seriesFields))}`, signal);
+  const parameters: Parameters = [['limit', '1000'], ...included(seriesFields)];
+  return getObjects(`studies/${study}/series?${query(parameters)}`, signal);
 }
 
 /** The metadata of every instance of a series, bulk data addresses made absolute, palettes read. */

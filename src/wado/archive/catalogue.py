@@ -314,20 +314,7 @@ def _conversions(item: Catalogued, known: Mapping[str, Entry]) -> Iterator[Messa
     for target_uid, quality in item.copies:
         if target_uid in derived.copies or target_uid in derived.failures:
             continue
-        wanted = TranscodeMeta(
-            tenant_id=meta.tenant_id,
-            study_instance_uid=meta.study_instance_uid,
-            series_instance_uid=meta.series_instance_uid,
-            sop_instance_uid=meta.sop_instance_uid,
-            sop_class_uid=meta.sop_class_uid,
-            transfer_syntax_uid=meta.transfer_syntax_uid,
-            target_transfer_syntax_uid=target_uid,
-            file_path=meta.file_path,
-            file_size=meta.file_size,
-            digest=meta.digest,
-            trace_id=meta.trace_id,
-            quality=quality,
-        )
+        wanted = TranscodeMeta.of(meta, target_uid, quality)
         yield Message(Topic.TRANSCODE, wanted.key, wanted.to_json())
 
 

@@ -7,10 +7,13 @@ anywhere repeats the work, and a copy that was announced is not made again.
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from wado.archive.copies import Converted, Converter, Made
+from wado.archive.derived import failure_line
+from wado.archive.digests import digest_of
 from wado.archive.image_conversion import convert_image
 from wado.archive.journal import Entry, Journals, SeriesView
 from wado.archive.paths import derived_path, instance_path, journal_path
@@ -18,11 +21,9 @@ from wado.archive.retrieve import Item
 from wado.archive.transcode_rules import is_video
 from wado.archive.video_conversion import convert_video
 from wado.dicom.uids import InstanceRef, SeriesRef, validate_uid
-from wado.errors import CannotUnderstand, CutShort, OutOfResources, Unavailable, WadoError
+from wado.errors import CannotUnderstand, CutShort, NotFound, OutOfResources, Unavailable, WadoError
 from wado.ports import Archive, Message
 from wado.records import Topic, TranscodeLog, TranscodeMeta
-
-__all__ = ["Converted", "Converter", "announce", "convert"]
 
 _MS_PER_S = 1000.0
 _MAX_REASON = 1000
@@ -212,14 +213,32 @@ def _counts(archive: Archive, view: SeriesView | None, result: Converted) -> boo
         return entry is not None
     path = derived_path(result.ref, copy.transfer_syntax_uid)
     if entry is None:
-        now = view.entries.get(row.sop_instance_uid) if view else None
-        if now is None or copy.transfer_syntax_uid not in now.derived.copies:
-            archive.store.delete([path])
+        _remove_superseded(archive, view, result.ref, copy.transfer_syntax_uid)
         return False
     version = archive.store.version(path)
     if version is None or version[1] != copy.file_size:
         raise Unavailable(f"{path} changed before it was announced")
     return True
+
+
+def _remove_superseded(
+    archive: Archive, view: SeriesView | None, ref: InstanceRef, target_uid: str
+) -> None:
+    """Remove the copy of an original that was replaced, but not that of the one that is there.
+
+    If it took the place of that one's copy, the journal forgets that, too: nobody may get pixels
+    of what was replaced.
+    """
+    path = derived_path(ref, target_uid)
+    now = view.entries.get(ref.sop_instance_uid) if view else None
+    known = now.derived.copies.get(target_uid) if now else None
+    if now is not None and known is not None:
+        with suppress(NotFound):
+            if digest_of(archive.store, path) == known.digest:
+                return
+        line = failure_line(ref.sop_instance_uid, now.digest, target_uid, "")
+        archive.store.append({journal_path(ref.series): line})
+    archive.store.delete([path])
 
 
 def _is_told(view: SeriesView | None, result: Converted) -> bool:

@@ -8,6 +8,9 @@ import hashlib
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from threading import Event
+from typing import Any
+
+import orjson
 
 from wado.archive.derived import Copy, copy_line, failure_line
 from wado.archive.journal import Journals
@@ -24,6 +27,7 @@ from wado.ports import Archive
 from wado.records import TranscodeLog
 from wado.transcode_settings import TranscodeSettings
 
+_MAX_METADATA_BYTES = 64 << 20
 _PHOTOMETRIC_INTERPRETATION = "00280004"
 
 
@@ -92,6 +96,15 @@ class Converted:
         return failure_line(row.sop_instance_uid, self.digest, target, reason)
 
 
+def read_metadata(journals: Journals, found: Item) -> dict[str, Any]:
+    """Read the metadata of an original; raises CannotUnderstand if they are too long for that."""
+    if found.entry.metadata_length > _MAX_METADATA_BYTES:
+        raise CannotUnderstand(f"its metadata are {found.entry.metadata_length} bytes long")
+    (text,) = journals.metadata(found.view, [found.entry])
+    value: dict[str, Any] = orjson.loads(text)
+    return value
+
+
 def write_copy(
     converter: Converter,
     found: Item,
@@ -131,6 +144,8 @@ def write_copy(
             digest.update(chunk)
             size += len(chunk)
             yield chunk
+        if not _is_present(converter, found):  # that of the one that is there now may be in place
+            raise CannotUnderstand("the original was replaced or deleted meanwhile")
 
     try:
         store.put_document(path, counted())
@@ -138,7 +153,7 @@ def write_copy(
         if isinstance(chunks, Generator):
             chunks.close()
     try:
-        description = _description(converter.archive, path, size)
+        description = description_of(converter.archive, path, size)
         return Copy(
             target_uid,
             size,
@@ -152,7 +167,8 @@ def write_copy(
         raise CannotUnderstand(f"the copy is not right: {e}") from e
 
 
-def _description(archive: Archive, path: str, size: int) -> Description:
+def description_of(archive: Archive, path: str, size: int) -> Description:
+    """Describe the file of a copy, which has this length; raises as `describe`, or NotFound."""
     with archive.store.open(path) as file:
 
         def read(offset: int, length: int) -> bytes:
@@ -160,6 +176,13 @@ def _description(archive: Archive, path: str, size: int) -> Description:
             return file.read(length)
 
         return describe(read, size)
+
+
+def _is_present(converter: Converter, found: Item) -> bool:
+    """Whether the archive still has the original from which a copy is made."""
+    view = converter.journals.view(found.ref.series)
+    entry = view.entries.get(found.ref.sop_instance_uid) if view else None
+    return entry is not None and entry.digest == found.entry.digest
 
 
 def _checked_pixels(description: Description, found: Item, target_uid: str) -> PixelData:

@@ -24,6 +24,8 @@ GROUPS = {
     Topic.TRANSCODE_LOG: "wado-warehouse",
 }
 """Who reads a topic."""
+VIDEO_GROUP = "wado-transcode-video"
+"""Who reads, beside those, `transcode_queue` for the videos in it."""
 RECEPTION = frozenset({"log", "store"})
 """Ports without which nothing can be taken in."""
 NEEDED = RECEPTION | {"index"}
@@ -151,7 +153,7 @@ class Watch:
         if archive.services_are_shared:
             asked["warehouse"] = lambda: archive.warehouse.query("SELECT 1 AS answer")
         self._ports = {name: Question(ask) for name, ask in asked.items()}
-        self._lags = {t: Question(_lag(archive, t, group)) for t, group in GROUPS.items()}
+        self._lags = {t: Question(_lag(archive, t)) for t, group in GROUPS.items()}
         self._dead = {
             t: Question(_dead_letters(archive, t), keep_s=_KEEP_DEAD_LETTERS_S) for t in GROUPS
         }
@@ -201,8 +203,20 @@ class Watch:
         return [{name: q.found(deadline) for name, q in group.items()} for group in questions]
 
 
-def _lag(archive: Archive, topic: Topic, group: str) -> Callable[[], int]:
-    return lambda: archive.log.lag(topic, group)
+def waiting(archive: Archive, topic: Topic) -> int:
+    """Count the messages of a topic that wait for any who read it.
+
+    Raises
+    ------
+    Unavailable
+        The log can't tell now.
+    """
+    groups = [GROUPS[topic], *([VIDEO_GROUP] if topic is Topic.TRANSCODE else [])]
+    return max(archive.log.lag(topic, group) for group in groups)
+
+
+def _lag(archive: Archive, topic: Topic) -> Callable[[], int]:
+    return lambda: waiting(archive, topic)
 
 
 def _dead_letters(archive: Archive, topic: Topic) -> Callable[[], int]:

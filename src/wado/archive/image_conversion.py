@@ -4,21 +4,19 @@ A copy of ten thousand frames passes with flat memory: no more frames are held t
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
-from io import FileIO
 from itertools import islice
 from typing import Any
 
-import orjson
-
 from wado.archive import retrieve
-from wado.archive.copies import Converter, Made, write_copy
+from wado.archive.copies import Converter, Made, read_metadata, write_copy
 from wado.archive.frame_file import PLAIN, copy_frame, copy_frame_file
-from wado.archive.pieces import Computed, FileSlice, Piece
+from wado.archive.pieces import OpenFiles
 from wado.archive.retrieve import Item
-from wado.archive.spool import unnamed_file
+from wado.archive.spool import unnamed_file, write_all
 from wado.archive.transcoded_instances import (
     FRAMES_OF_WHOLE_BYTES,
     around_pixels,
@@ -42,14 +40,11 @@ from wado.dicom.codec_table import (
 )
 from wado.dicom.image import ImagePixel, first_value
 from wado.dicom.part10 import file_meta
-from wado.errors import CannotUnderstand, NotAcceptable, NotFound, OutOfResources, Unavailable
-from wado.ports import Archive
+from wado.errors import CannotUnderstand, NotAcceptable, Unavailable
 from wado.records import TranscodeMeta
 
 _AHEAD_BYTES = 64 << 20
 """Frames that are worked on or wait for their turn, by their native length."""
-_CHUNK_BYTES = 1 << 20
-_MAX_METADATA_BYTES = 64 << 20
 _LOSSY, _RATIO, _METHOD = 0x00282110, 0x00282112, 0x00282114
 _PIXEL_DATA_PROVIDER_URL = "00287FE0"
 
@@ -95,18 +90,10 @@ def convert_image(converter: Converter, found: Item, meta: TranscodeMeta) -> Mad
 
 def _attributes(converter: Converter, found: Item) -> tuple[ImagePixel, Mapping[str, Any]]:
     """Read the Image Pixel Module, and what was lost before; all else is not kept in memory."""
-    metadata = _metadata(converter, found)
+    metadata = read_metadata(converter.journals, found)
     _check_pixels(found, metadata)
     tags = (f"{tag:08X}" for tag in (_RATIO, _METHOD))
     return _image(converter, metadata), {tag: metadata[tag] for tag in tags if tag in metadata}
-
-
-def _metadata(converter: Converter, found: Item) -> dict[str, Any]:
-    if found.entry.metadata_length > _MAX_METADATA_BYTES:
-        raise CannotUnderstand(f"its metadata are {found.entry.metadata_length} bytes long")
-    (text,) = converter.journals.metadata(found.view, [found.entry])
-    value: dict[str, Any] = orjson.loads(text)
-    return value
 
 
 def _check_pixels(found: Item, metadata: Mapping[str, Any]) -> None:
@@ -242,12 +229,13 @@ def _around(
     before, tag, after = around_pixels(archive, found, frames.stored, colour, more)
     entry = found.entry
     yield file_meta(entry.sop_class_uid, entry.sop_instance_uid, frames.target_uid)
-    yield from _read_all(archive, before)
-    if frames.target_uid == EXPLICIT_VR_LITTLE_ENDIAN:
-        yield from _native(tag, frames.image, data)
-    else:
-        yield from encapsulated_element(tag, data)
-    yield from _read_all(archive, after)
+    with closing(OpenFiles(archive.store, max_open=1)) as files:
+        yield from files.chunks(before)
+        if frames.target_uid == EXPLICIT_VR_LITTLE_ENDIAN:
+            yield from _native(tag, frames.image, data)
+        else:
+            yield from encapsulated_element(tag, data)
+        yield from files.chunks(after)
 
 
 def _native(tag: int, image: ImagePixel, data: Iterator[bytes]) -> Iterator[bytes]:
@@ -269,7 +257,7 @@ def _lossy_file(
     with unnamed_file(frames.converter.archive.store) as spool:
         lengths = []
         for data in frames.rest(first):
-            _write(spool, data)
+            write_all(spool, data)
             lengths.append(len(data))
         spool.seek(0)
         ratio = native_length(frames.stored) * len(lengths) / sum(lengths)
@@ -299,36 +287,3 @@ def lossy_elements(
         _RATIO: (b"DS", appended(_RATIO, f"{ratio:.2f}")),
         _METHOD: (b"CS", appended(_METHOD, method)),
     }
-
-
-def _write(spool: FileIO, data: bytes) -> None:
-    view = memoryview(data)
-    try:
-        while view:
-            view = view[spool.write(view) :]
-    except OSError as e:
-        raise OutOfResources(f"frames can't be kept: {e.strerror}") from e
-
-
-def _read_all(archive: Archive, pieces: Sequence[Piece]) -> Iterator[bytes]:
-    """Read pieces one after the other, long ranges of files in chunks."""
-    for piece in pieces:
-        match piece:
-            case bytes():
-                yield piece
-            case Computed():
-                yield piece.make()
-            case FileSlice():
-                yield from _chunks(archive, piece)
-
-
-def _chunks(archive: Archive, piece: FileSlice) -> Iterator[bytes]:
-    with archive.store.open(piece.path, ahead=piece.ahead) as file:
-        file.seek(piece.offset)
-        left = piece.length
-        while left:
-            data = file.read(min(left, _CHUNK_BYTES))
-            if not data:
-                raise NotFound(f"{piece.path} ends early")
-            left -= len(data)
-            yield data

@@ -13,6 +13,7 @@ from wado.errors import NotFound
 from wado.ports import InstanceStore
 
 _MAX_OPEN_FILES = 768
+_CHUNK_BYTES = 1 << 20
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 
 
@@ -138,6 +139,15 @@ class OpenFiles:
                     raise NotFound("the stored value ends early")
                 return data
 
+    def chunks(self, pieces: Iterable[Piece]) -> Iterator[bytes]:
+        """Read pieces one after the other, long ranges of files in chunks; raises as `read`."""
+        for piece in pieces:
+            if isinstance(piece, FileSlice):
+                for start in range(0, piece.length, _CHUNK_BYTES):
+                    yield from map(self.bytes_of, cut((piece,), start, start + _CHUNK_BYTES))
+            else:
+                yield self.bytes_of(piece)
+
     def read(self, piece: FileSlice) -> bytes:
         """Read a slice whole.
 
@@ -153,10 +163,13 @@ class OpenFiles:
             else:
                 opened.file.seek(piece.offset)
                 data = opened.file.read(piece.length)
+        except NotFound:  # gone from where it is read in requests
+            self._ends_early(piece)
+            raise
         finally:
             self._give_back(opened)
         if len(data) != piece.length:
-            raise NotFound(f"{piece.path} ends early")
+            raise self._ends_early(piece)
         return data
 
     def is_open(self, piece: FileSlice) -> bool:
@@ -169,10 +182,16 @@ class OpenFiles:
 
     @contextmanager
     def lent(self, piece: FileSlice) -> Iterator[int | None]:
-        """Lend the file of a slice as a descriptor; None if it has none. NotFound if it is gone."""
+        """Lend the file of a slice as a descriptor; None if it has none. NotFound if it is gone.
+
+        Whoever finds that it ends early raises EOFError.
+        """
         opened = self._take(piece)
         try:
             yield opened.fd
+        except EOFError:
+            self._ends_early(piece)
+            raise
         finally:
             self._give_back(opened)
 
@@ -183,7 +202,7 @@ class OpenFiles:
             try:
                 if opened.fd is not None:
                     if os.preadv(opened.fd, [target], piece.offset) != piece.length:
-                        raise NotFound(f"{piece.path} ends early")
+                        raise self._ends_early(piece)
                     return
             finally:
                 self._give_back(opened)
@@ -225,6 +244,9 @@ class OpenFiles:
                 return opened
         file = self._store.open(piece.path, ahead=piece.ahead)
         fd = file.fileno() if self._store.local_path(piece.path) is not None else None
+        if fd is not None and os.fstat(fd).st_size < piece.offset + piece.length:
+            file.close()
+            raise NotFound(f"{piece.path} ends early")
         opened = _OpenFile(file, fd)
         opened.readers = 1
         with self._lock:
@@ -234,6 +256,12 @@ class OpenFiles:
             while len(self._files) > self._max_open:
                 self._forget(self._files.popitem(last=False)[1])
         return opened
+
+    def _ends_early(self, piece: FileSlice) -> NotFound:
+        """Forget a file that is shorter than it was: a whole one may take its place."""
+        with self._lock:
+            self._forget(self._files.pop((piece.path, piece.identity), None))
+        return NotFound(f"{piece.path} ends early")
 
     def _give_back(self, opened: _OpenFile) -> None:
         with self._lock:

@@ -2,7 +2,7 @@
 
 Run as a fresh interpreter by `wado.archive.pixel_workers`, which it talks to over a socket. It ends
 by itself when it has had nothing to do for a while, when its parent is gone, and, by the alarm,
-when a job hangs.
+when a job hangs, or takes far more of a processor than frames of its size do.
 """
 
 import os
@@ -14,11 +14,17 @@ import sys
 from struct import Struct
 from typing import Any
 
+from wado.dicom.image import ImagePixel
+from wado.dicom.rendering.placement import Placement
 from wado.errors import CannotUnderstand, CutShort, WadoError
 
 LENGTH = Struct("<Q")
 """Before each message."""
 _READ_BYTES = 1 << 20
+_LEAST_S, _SAMPLE_S = 3.0, 20e-6
+"""Processor time for any job, which may have to load libraries, and for each sample: some twenty
+times what the slowest codec takes. Damaged streams may keep a decoder busy for as long as it may.
+"""
 
 
 def send(connection: socket.socket, message: Any) -> None:
@@ -54,6 +60,23 @@ def _exactly(connection: socket.socket, length: int) -> bytearray:
     return data
 
 
+def processor_seconds(arguments: Any) -> float:
+    """Processor time that a job may take by the size of its frames; 0 if they are not known."""
+    samples = _samples(arguments)
+    return _LEAST_S + samples * _SAMPLE_S if samples else 0.0
+
+
+def _samples(value: Any) -> int:
+    match value:
+        case ImagePixel():
+            return value.pixels * value.samples_per_pixel
+        case Placement():
+            return 3 * value.width * value.height
+        case tuple():
+            return sum(map(_samples, value))
+    return 0
+
+
 def answer(work: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[bool, Any]:
     """Do a job: whether it went well, and its result or error."""
     try:
@@ -81,7 +104,9 @@ def main() -> None:
             except (TimeoutError, EOFError, OSError):
                 return
             signal.setitimer(signal.ITIMER_REAL, float(timeout_s))
+            signal.setitimer(signal.ITIMER_PROF, processor_seconds(arguments))
             result = answer(work, arguments, keywords)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.setitimer(signal.ITIMER_REAL, 0)
             del work, arguments, keywords
             connection.settimeout(None)

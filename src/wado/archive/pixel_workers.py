@@ -93,6 +93,8 @@ class _Worker:
             return _Ended()
         if status == -signal.SIGALRM:
             return CutShort(f"the pixels took over {timeout_s:g} s")
+        if status == -signal.SIGPROF:
+            return CutShort("the frame took far longer than others of its size: it seems damaged")
         return CutShort(f"the process that worked on the pixels died ({status})")
 
     def kill(self) -> None:

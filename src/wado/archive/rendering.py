@@ -13,7 +13,7 @@ from wado.archive.journal import Journals
 from wado.archive.pieces import FileSlice, OpenFiles, cut, piece_length
 from wado.archive.pixel_workers import PixelWorkers
 from wado.archive.retrieve import Item
-from wado.archive.transcoding import image_of_copy
+from wado.archive.transcoding import check_length, image_of_copy
 from wado.dicom.codec_table import EXPLICIT_VR_LITTLE_ENDIAN
 from wado.dicom.image import ImagePixel, first_value
 from wado.dicom.media_types import media_type_of
@@ -175,6 +175,7 @@ def _rendered(
     try:
         display = _display(renderer, subject, number, options)
         uid = subject.found.entry.transfer_syntax_uid
+        check_length(subject.found, subject.image, number)
         frame = _frame(renderer, subject.found, number)
         run = renderer.pixels.run
         if isinstance(frame, FrameFile):

@@ -15,6 +15,7 @@ from wado.archive.journal import Entry, Journals, SeriesView
 from wado.archive.paths import derived_path, instance_path
 from wado.archive.pieces import FileSlice, Piece
 from wado.archive.values import StoredValue, is_plain
+from wado.dicom.codec_table import why_not_decoded
 from wado.dicom.media_types import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     OCTET_STREAM,
@@ -151,7 +152,8 @@ def existing_frames(numbers: Sequence[int], found: Item) -> Sequence[int]:
     """
     pixel = found.entry.pixel
     if pixel is None:
-        raise NotFound("the instance has no pixel data")
+        why = why_not_decoded(found.entry.transfer_syntax_uid)
+        raise NotFound(f"the instance has no pixel data{why and f': {why}'}")
     count = pixel.number_of_frames
     for number in numbers:
         if not 1 <= number <= count:

@@ -48,6 +48,16 @@ def unnamed_file(store: InstanceStore) -> FileIO:
         raise OutOfResources(f"no file for large data can be had: {e.strerror}") from e
 
 
+def write_all(file: FileIO, data: bytes) -> None:
+    """Append to an unnamed file; raises OutOfResources if there is no space."""
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[file.write(view) :]
+    except OSError as e:
+        raise OutOfResources(f"large data can't be kept: {e.strerror}") from e
+
+
 class Spool:
     """The parts of one request; gone when it is closed, and with the process.
 

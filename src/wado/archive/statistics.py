@@ -13,7 +13,8 @@ from functools import partial, reduce
 from threading import Lock
 from typing import Any
 
-from wado.archive.health import GROUPS, Question
+from wado.archive.health import Question
+from wado.archive.health import waiting as messages_waiting
 from wado.errors import Unavailable
 from wado.ports import Archive, Warehouse
 from wado.records import Topic
@@ -177,7 +178,7 @@ class TranscodingStatistics:
 def waiting(archive: Archive) -> int | None:
     """Count the copies that are still to be made; None if the log can't tell now."""
     try:
-        return archive.log.lag(Topic.TRANSCODE, GROUPS[Topic.TRANSCODE])
+        return messages_waiting(archive, Topic.TRANSCODE)
     except Unavailable:
         return None
 

@@ -28,7 +28,7 @@ from wado.dicom.window import InflatedReader, Read, Window, data_set_reader
 from wado.errors import CannotUnderstand, NotAcceptable
 from wado.ports import Archive
 
-FEW_FRAMES = 4
+_FEW_FRAMES = 4
 """Up to so many compressed frames are made before the answer begins: then its length is known."""
 _CHUNK_BYTES = 1 << 20
 _NEVER_SENT = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.2"})
@@ -116,7 +116,7 @@ def _transcoded(transcoder: Transcoder, found: Item, target_uid: str) -> Transco
     rest = range(2, image.number_of_frames + 1)
     frames = chain((first,), transcoder.frames(found, image, rest, target_uid))
     stream = chain((meta, *before), encapsulated_element(tag, frames), after)
-    if image.number_of_frames <= FEW_FRAMES:
+    if image.number_of_frames <= _FEW_FRAMES:
         return Transcoded(tuple(stream))
     return Transcoded(stream=stream)
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import orjson
 
-from wado.archive.conversion import Converted
+from wado.archive.copies import Converted
 from wado.archive.paths import unfinished_path
 from wado.errors import NotFound
 from wado.ports import InstanceStore

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-import orjson
-
+from wado.archive.copies import description_of, read_metadata
 from wado.archive.digests import digest_of
 from wado.archive.frame_file import FrameFile, read_frame_file
 from wado.archive.journal import Journals, SeriesView
@@ -22,10 +21,9 @@ from wado.archive.retrieve import Item, copy_of, existing_frames
 from wado.archive.selection import Selection
 from wado.archive.transcode_rules import is_video
 from wado.archive.transcoding import check_length, frame_file, read_frame
-from wado.archive.wanted_copies import forget, order, quality_by_rule
+from wado.archive.wanted_copies import copies_by_rule, forget, order
 from wado.dicom.codec_table import why_not_decoded
 from wado.dicom.comparison import CodedFrame, Difference, compare
-from wado.dicom.describe import describe
 from wado.dicom.image import ImagePixel, first_value
 from wado.dicom.media_types import is_native
 from wado.dicom.transcode import decode
@@ -35,11 +33,8 @@ from wado.ports import Archive
 from wado.records import TranscodeMeta
 from wado.transcode_settings import TranscodeSettings
 
-_MAX_METADATA_BYTES = 64 << 20
 _LEAST_LEVELS = 1 / 64
 """Error of a lossy copy, as a part of what Bits Stored can hold, that is never taken for damage."""
-
-
 _CANT = (CannotUnderstand, NotAcceptable, NotFound)
 
 
@@ -233,17 +228,11 @@ class Verifier:
         return checked
 
     def _image(self, found: Item) -> ImagePixel:
-        if found.entry.metadata_length > _MAX_METADATA_BYTES:
-            raise NotAcceptable(f"its metadata are {found.entry.metadata_length} bytes long")
-        (text,) = self.journals.metadata(found.view, [found.entry])
-        image = ImagePixel.of(orjson.loads(text))
-        self._check_size(image)
-        native = is_native(found.entry.transfer_syntax_uid)
-        return image if native else replace(image, planar_configuration=0)
-
-    def _check_size(self, image: ImagePixel) -> None:
+        image = ImagePixel.of(read_metadata(self.journals, found))
         if image.pixels > self.max_pixels:
             raise NotAcceptable(f"frames of over {self.max_pixels} pixels aren't decoded")
+        native = is_native(found.entry.transfer_syntax_uid)
+        return image if native else replace(image, planar_configuration=0)
 
     def _numbers(self, found: Item) -> Sequence[int]:
         """Choose frames."""
@@ -352,13 +341,7 @@ class _Stored(NamedTuple):
 
 def _metadata_of_file(archive: Archive, copied: Item) -> Mapping[str, Any]:
     """Describe the file of a copy, which must have the frames that the journal says."""
-    with archive.store.open(copied.path) as file:
-
-        def read(offset: int, length: int) -> bytes:
-            file.seek(offset)
-            return file.read(length)
-
-        description = describe(read, copied.entry.file_size)
+    description = description_of(archive, copied.path, copied.entry.file_size)
     if description.pixel != copied.entry.pixel:
         raise CannotUnderstand("its frames are not where the journal says")
     return description.metadata
@@ -442,7 +425,7 @@ def mend(
             continue
         removed += len(forget(archive, journals, ref.series, [(ref.sop_instance_uid, uid)]))
         found = Item(ref, entry, view)
-        quality = dict(quality_by_rule(journals, found, settings)).get(uid, 0)
+        quality = dict(copies_by_rule(journals, found, settings)).get(uid, 0)
         if quality or not checked.lossy:
             orders.append(order(found, uid, quality, trace_id))
     return removed, queue_copies(archive, orders)

@@ -12,14 +12,12 @@ from dataclasses import replace
 from struct import pack
 from typing import Any
 
-import orjson
-
-from wado.archive.copies import Converter, Made, write_copy
+from wado.archive.copies import Converter, Made, read_metadata, write_copy
 from wado.archive.derived import Copy
 from wado.archive.image_conversion import lossy_elements
-from wado.archive.pieces import OpenFiles, Piece, cut, piece_length
+from wado.archive.pieces import OpenFiles, piece_length
 from wado.archive.retrieve import Item
-from wado.archive.spool import unnamed_file
+from wado.archive.spool import unnamed_file, write_all
 from wado.archive.transcoded_instances import around_pixels
 from wado.archive.video import container, playable, stream_of
 from wado.archive.video_commands import Conversion, Source, Target, Video, probe, target_of
@@ -30,11 +28,10 @@ from wado.dicom.dataset_writer import Place
 from wado.dicom.image import PIXEL_DATA, ImagePixel, first_value
 from wado.dicom.part10 import file_meta
 from wado.dicom.pixel_elements import encapsulated
-from wado.errors import CannotUnderstand, CutShort, NotAcceptable, OutOfResources
+from wado.errors import CannotUnderstand, CutShort, NotAcceptable
 from wado.records import TranscodeMeta
 
 _CHUNK_BYTES = 1 << 20
-_MAX_METADATA_BYTES = 32 << 20
 _MAX_GROWTH, _SPARE_BYTES = 16, 64 << 20
 """How many times as long as the source, and how much longer, the result may be."""
 _YBR = "YBR_PARTIAL_420"
@@ -79,9 +76,10 @@ def convert_video(converter: Converter, found: Item, meta: TranscodeMeta) -> Mad
         if kind is None:
             raise CannotUnderstand("its stream is none of video that we know")
         program = video_program(converter.settings, converter.stop)
-        metadata = _metadata(converter, found)
+        metadata = read_metadata(converter.journals, found)
         with unnamed_file(converter.archive.store) as spool:
-            _write(spool.fileno(), _chunks(files, stream))
+            for chunk in files.chunks(stream):
+                write_all(spool, chunk)
             source = Source(spool.fileno(), kind, _rate_of(metadata))
             return _converted(converter, found, program, source, metadata)
 
@@ -152,14 +150,6 @@ def _version(program: VideoProgram) -> str:
     return found[1] if found else "of an unknown version"
 
 
-def _metadata(converter: Converter, found: Item) -> Mapping[str, Any]:
-    if found.entry.metadata_length > _MAX_METADATA_BYTES:
-        raise CannotUnderstand(f"its metadata are {found.entry.metadata_length} bytes long")
-    (text,) = converter.journals.metadata(found.view, [found.entry])
-    value: dict[str, Any] = orjson.loads(text)
-    return value
-
-
 def _rate_of(metadata: Mapping[str, Any]) -> float | None:
     """Frames a second, for streams that don't say (PS3.3 §C.7.6.5)."""
     for tag in ("00082144", "00180040"):  # Recommended Display Frame Rate, Cine Rate
@@ -170,22 +160,6 @@ def _rate_of(metadata: Mapping[str, Any]) -> float | None:
     if isinstance(time_ms, int | float) and time_ms >= 1:
         return _MS_PER_S / time_ms
     return None
-
-
-def _chunks(files: OpenFiles, pieces: Iterable[Piece]) -> Iterator[bytes]:
-    for piece in pieces:
-        for start in range(0, piece_length(piece), _CHUNK_BYTES):
-            yield from map(files.bytes_of, cut((piece,), start, start + _CHUNK_BYTES))
-
-
-def _write(fd: int, chunks: Iterable[bytes]) -> None:
-    try:
-        for chunk in chunks:
-            view = memoryview(chunk)
-            while view:
-                view = view[os.write(fd, view) :]
-    except OSError as e:
-        raise OutOfResources(f"the video can't be kept beside itself: {e.strerror}") from e
 
 
 # ------------------------------------------------------------------ the copy
@@ -259,13 +233,13 @@ class _Wrapped:
         before, _, after = around_pixels(archive, self._found, image, colour, more)
         yield file_meta(entry.sop_class_uid, entry.sop_instance_uid, uid)
         with closing(OpenFiles(archive.store, max_open=1)) as files:
-            yield from _chunks(files, before)
+            yield from files.chunks(before)
             for piece in pixels:
                 if isinstance(piece, bytes):
                     yield piece
                 else:
                     yield from piece.read()
-            yield from _chunks(files, after)
+            yield from files.chunks(after)
 
     def _place(self, start: int, end: int) -> Place:
         def read() -> Iterator[bytes]:

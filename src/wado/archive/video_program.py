@@ -208,7 +208,8 @@ def _failure(name: str, status: int, said: bytes) -> Exception:
         )
     reason = last_message(text)
     return CannotUnderstand(
-        f"{name}: {reason}" if reason else f"{name} failed with status {status}"
+        "the video is damaged, or of a kind that can't be worked on "
+        f"({name}{f': {reason}' if reason else f' failed with status {status}'})"
     )
 
 

@@ -141,13 +141,13 @@ def _has_instead(item: Item, target_uid: str, settings: TranscodeSettings) -> bo
 def _targets(journals: Journals, item: Item, wish: Wish) -> list[tuple[str, int]]:
     entry = item.entry
     if not wish.target_uid:
-        return quality_by_rule(journals, item, wish.settings)
+        return copies_by_rule(journals, item, wish.settings)
     source = entry.transfer_syntax_uid
     fits = entry.pixel is not None and is_video(source) == is_video(wish.target_uid)
     return [(wish.target_uid, wish.quality)] if fits and source != wish.target_uid else []
 
 
-def quality_by_rule(
+def copies_by_rule(
     journals: Journals, item: Item, settings: TranscodeSettings
 ) -> list[tuple[str, int]]:
     """Ask the rules which copies an instance is to have: transfer syntax and quality of each."""

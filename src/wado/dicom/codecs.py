@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable
+from itertools import pairwise
 from struct import unpack_from
 from types import MappingProxyType
 
@@ -23,6 +24,8 @@ _SUBSAMPLED = frozenset({"YBR_FULL_422", "YBR_PARTIAL_422"})
 _DEFLATED_SLACK = 2
 """Bytes beyond the frame that a deflated one may hold: padding to an even length."""
 _PACKBITS_SLACK = 16
+_NO_RUN = 128
+"""Head of a run that says nothing (PS3.5 §G.3.2)."""
 _TELL_THEMSELVES = frozenset({"jpeg", "jpeg_ls", "jpeg_2000", "htj2k", "jpeg_xl", "rle"})
 
 
@@ -38,7 +41,10 @@ def decode_frame(data: bytes, image: ImagePixel, transfer_syntax_uid: str) -> De
     except (WadoError, MemoryError):
         raise
     except Exception as e:  # codecs raise errors of many kinds, and assert
-        raise CannotUnderstand(f"the frame can't be decoded: {e or type(e).__name__}") from e
+        raise CannotUnderstand(
+            "the frame is damaged, or coded in a way that its decoder does not know "
+            f"({str(e) or type(e).__name__})"
+        ) from e
     except BaseException as e:  # a panic of the RLE decoder's Rust, which would end the process
         if type(e).__name__ != "PanicException":
             raise
@@ -117,9 +123,43 @@ def _rle(data: bytes, image: ImagePixel) -> Decoded:
     if image.bits_allocated == 1:
         flat = _rle_bits(data, samples_of(image))
     else:
-        plain = decode_rle(data, image.pixels, image.bits_allocated, "<")
+        try:
+            plain = decode_rle(data, image.pixels, image.bits_allocated, "<")
+        except BaseException as e:
+            if isinstance(e, MemoryError | KeyboardInterrupt | SystemExit):
+                raise
+            plain = _rle_too_long(data, image)
         flat = _flat(plain, image, samples_of(image))
     return Decoded(arranged(flat, image, planar=True), image.photometric_interpretation)
+
+
+def _rle_too_long(data: bytes, image: ImagePixel) -> bytes:
+    """Decode segments of which some hold more than their pixels; what is too much is left out."""
+    count, *offsets = unpack_from("<16I", data)
+    width = image.bits_allocated // 8
+    if count != image.samples_per_pixel * width or count > len(offsets):
+        raise CannotUnderstand(f"the RLE frame has {count} segments")
+    offsets = [*offsets[:count], len(data)]
+    planes = [
+        np.frombuffer(_rle_segment(data[start:end], image.pixels), np.uint8)
+        for start, end in pairwise(offsets)
+    ]
+    high_first = np.stack(planes).reshape(image.samples_per_pixel, width, image.pixels)
+    return high_first[:, ::-1].transpose(0, 2, 1).tobytes()
+
+
+def _rle_segment(segment: bytes, count: int) -> bytes:
+    """Decode the runs of a segment that make up its pixels, and no more of them."""
+    at = found = 0
+    while found < count and at < len(segment):
+        head = segment[at]
+        length = head + 1 if head < _NO_RUN else 257 - head if head > _NO_RUN else 0
+        at += 2 if head > _NO_RUN else 1 + length
+        found += length
+    if found < count or at > len(segment):
+        raise CannotUnderstand(f"an RLE segment of the frame has {found} of {count} bytes")
+    plain = imagecodecs.packbits_decode(segment[:at], out=found)
+    return bytes(plain[:count])
 
 
 def _rle_bits(data: bytes, count: int) -> np.ndarray:

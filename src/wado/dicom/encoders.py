@@ -118,7 +118,13 @@ def _jpeg_lossless(pixels: np.ndarray, image: ImagePixel, predictor: int = 1) ->
 
 
 def _jpeg_ls(pixels: np.ndarray, image: ImagePixel) -> bytes:
-    return bytes(imagecodecs.jpegls_encode(unsigned(pixels, image)))
+    samples = unsigned(pixels, image)
+    return bytes(imagecodecs.jpegls_encode(samples, out=jpeg_ls_room(samples)))
+
+
+def jpeg_ls_room(samples: np.ndarray) -> int:
+    """Bytes that a JPEG-LS stream may take: noise takes more than its samples do."""
+    return 2 * samples.nbytes + 1024
 
 
 def _jpeg_2000(pixels: np.ndarray, image: ImagePixel) -> bytes:

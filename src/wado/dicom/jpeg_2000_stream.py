@@ -7,7 +7,7 @@ from wado.dicom.code_streams import CodeStream
 from wado.errors import CannotUnderstand
 
 START = b"\xff\x4f\xff\x51"
-JP2_START = b"\0\0\0\x0cjP  "
+_JP2_START = b"\0\0\0\x0cjP  "
 _SIZE = Struct(">HIIIIIIIIH")
 _TILE_PART = Struct(">HHHIBB")
 _SOT, _EOC = 0xFF90, b"\xff\xd9"
@@ -63,7 +63,7 @@ def read_jpeg_2000(data: bytes) -> CodeStream:
 
 def stream_start(data: bytes) -> int:
     """Offset of the code stream, -1 if there is none."""
-    position = max(data.find(START), 0) if data.startswith(JP2_START) else 0
+    position = max(data.find(START), 0) if data.startswith(_JP2_START) else 0
     return position if data[position : position + 4] == START else -1
 
 

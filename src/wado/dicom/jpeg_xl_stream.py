@@ -23,7 +23,7 @@ def read_jpeg_xl(data: bytes) -> CodeStream:
         There is no such head, or it announces an animation, a preview or further channels: no
         frame of DICOM has those, and a decoder would take memory for them.
     """
-    start = stream_start(data)
+    start = _stream_start(data)
     if start < 0 or data[start : start + 2] != START:
         raise CannotUnderstand("the frame is no JPEG XL code stream")
     bits = _Bits(int.from_bytes(data[start + 2 : start + 2 + _HEAD_BYTES], "little"))
@@ -81,7 +81,7 @@ def _precision(bits: _Bits) -> int:
     return precision
 
 
-def stream_start(data: bytes) -> int:
+def _stream_start(data: bytes) -> int:
     """Offset of the code stream; -1 if there is none."""
     if not data.startswith(CONTAINER):
         return 0

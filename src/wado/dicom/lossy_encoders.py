@@ -20,7 +20,14 @@ from wado.dicom.codec_table import (
     JPEG_LS_NEAR,
     JPEG_XL,
 )
-from wado.dicom.encoders import exact, htj2k_levels, is_rgb, jpeg_2000_resolutions, unsigned
+from wado.dicom.encoders import (
+    exact,
+    htj2k_levels,
+    is_rgb,
+    jpeg_2000_resolutions,
+    jpeg_ls_room,
+    unsigned,
+)
 from wado.dicom.image import ImagePixel
 from wado.errors import NotAcceptable
 
@@ -71,7 +78,7 @@ def lossy_colour(image: ImagePixel, transfer_syntax_uid: str, quality: int) -> s
     return "XYB" if transfer_syntax_uid == JPEG_XL else colour
 
 
-def nearness(pixels: np.ndarray, image: ImagePixel, quality: int) -> int:
+def _nearness(pixels: np.ndarray, image: ImagePixel, quality: int) -> int:
     """Largest difference that near-lossless JPEG-LS leaves (NEAR, ISO/IEC 14495-1 §C.2.3)."""
     most = min(_MOST_NEAR, ((1 << image.bits_stored) - 1) // 2)
     return min(max(round(_range(pixels) * (100 - quality) / 2500), 1), most)
@@ -124,10 +131,10 @@ def _jpeg_ls(pixels: np.ndarray, image: ImagePixel, quality: int) -> bytes:
 
     The encoder knows 8 and 16 bits alone: what is stored in fewer must not come out as more.
     """
-    samples, near = unsigned(pixels, image), nearness(pixels, image, quality)
+    samples, near = unsigned(pixels, image), _nearness(pixels, image, quality)
     if image.bits_stored not in (8, 16):
         samples = np.minimum(samples, (1 << image.bits_stored) - 1 - near)
-    return bytes(imagecodecs.jpegls_encode(samples, near))
+    return bytes(imagecodecs.jpegls_encode(samples, near, out=jpeg_ls_room(samples)))
 
 
 def _jpeg_2000(pixels: np.ndarray, image: ImagePixel, quality: int) -> bytes:

@@ -7,12 +7,13 @@ says how long they are: as this archive encodes, and as 1.2.840.10008.1.2.4.202 
 from itertools import accumulate
 from struct import error, unpack_from
 
+from wado.dicom.jpeg_2000_stream import START
+
 HEAD_BYTES = 4096
 """How much of a code stream is enough to read its main header, as a rule."""
 END_OF_CODE_STREAM = b"\xff\xd9"
 """Marker EOC: what is cut off before it is closed by it."""
 
-_START = b"\xff\x4f\xff\x51"
 _SIZ, _COD, _TLM, _SOT = 0xFF51, 0xFF52, 0xFF55, 0xFF90
 _BY_RESOLUTION = frozenset({1, 2})
 """Progression orders RLCP and RPCL (ISO/IEC 15444-1 Table A.16)."""
@@ -41,7 +42,7 @@ def resolution_ends(head: bytes, length: int) -> tuple[int, ...]:
 
 
 def _ends(head: bytes, length: int) -> tuple[int, ...]:
-    if not head.startswith(_START):
+    if not head.startswith(START):
         return ()
     position, levels, lengths = 2, None, []
     for _ in range(_MOST_SEGMENTS):

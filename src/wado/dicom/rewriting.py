@@ -150,6 +150,9 @@ class _Rewriter:
             tag, vr, length, value = self._header(position, end, mode)
             if tag == _TRAILING_PADDING:
                 break
+            if tag == SEQUENCE_DELIMITATION and not length:  # some write two behind Pixel Data
+                position = value
+                continue
             self._insert_before(tag)
             if tag in PIXELS and self._changes.pixels_end is not None:
                 self._add(PixelsHere(tag))

@@ -2,9 +2,9 @@
 
 A batch is committed when each of its copies is announced, or the reason why there is none. What
 may pass later is tried again behind the others, alone, a few times; what is down is waited for.
+Video is worked on beside the images, by a group of its own: an hour of it holds up no image.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -14,7 +14,9 @@ from threading import Event
 from typing import ParamSpec, TypeVar
 
 from wado import vitals
-from wado.archive.conversion import Converted, Converter, announce, convert
+from wado.archive.conversion import announce, convert
+from wado.archive.copies import Converted, Converter
+from wado.archive.health import VIDEO_GROUP
 from wado.archive.journal import Journals
 from wado.archive.pixel_workers import PixelWorkers
 from wado.archive.transcode_rules import is_video
@@ -32,7 +34,6 @@ from wado.ports import Archive, Batch, Delivered
 from wado.records import Topic, TranscodeMeta
 from wado.services.patience import Patience
 from wado.telemetry import get_logger
-from wado.transcode_settings import TranscodeSettings
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,39 +51,61 @@ _BEST_QUALITY = 100
 _MS_PER_S = 1000.0
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Part of the queue that one reader works on; the other messages it passes over."""
+
+    group: str
+    activity: vitals.Activity
+    has_video: bool
+
+    def takes(self, meta: TranscodeMeta) -> bool:
+        """Whether a request belongs to this part."""
+        return is_video(meta.transfer_syntax_uid) is self.has_video
+
+
+IMAGES = Part(GROUP, "transcode", has_video=False)
+VIDEOS = Part(VIDEO_GROUP, "transcode video", has_video=True)
+
+
 def run(archive: Archive, stop: Event) -> None:
     """Make the copies that `transcode_queue` asks for, until `stop` is set. At least once.
 
     Also those that `wado transcode --queue` asks for, where none are made of what arrives.
     """
+    with ThreadPoolExecutor(1, "videos") as thread:
+        videos = thread.submit(_read_queue, archive, stop, VIDEOS, workers=1)
+        videos.add_done_callback(lambda _: stop.set())  # it ends only then, or by a fault
+        try:
+            _read_queue(archive, stop, IMAGES, workers=archive.transcode.images_at_a_time)
+        finally:
+            stop.set()
+        videos.result()
+
+
+def _read_queue(archive: Archive, stop: Event, part: Part, *, workers: int) -> None:
     settings = archive.transcode
-    workers = workers_of(settings)
     pixels = _WatchedWorkers(
         workers=workers,
         timeout_s=settings.frame_timeout_s,
         max_memory_bytes=settings.memory_bytes,
         wait_s=(workers + 2) * settings.frame_timeout_s,  # frames of several images wait in turn
     )
-    patience = Patience("webworker", "transcode", stop)
-    with ThreadPoolExecutor(workers, "transcode") as threads, closing(pixels):
+    patience = Patience("webworker", part.activity, stop)
+    with ThreadPoolExecutor(workers, part.activity) as threads, closing(pixels):
         converter = Converter(archive, Journals(archive.store), pixels, settings, stop)
-        worker = TranscodeWorker(converter, threads, patience)
+        worker = TranscodeWorker(converter, threads, patience, part)
         while not stop.is_set():
             try:
                 for batch in archive.log.read(
-                    Topic.TRANSCODE, GROUP, stop, max_messages=workers * _BATCH_PER_WORKER
+                    Topic.TRANSCODE, part.group, stop, max_messages=workers * _BATCH_PER_WORKER
                 ):
-                    with vitals.at("transcode"):
+                    with vitals.at(part.activity):
                         worker.work_on(batch)
                     patience.reset()
             except (Unavailable, OutOfResources) as e:
                 if not stop.is_set():
                     patience.wait(e)
-
-
-def workers_of(settings: TranscodeSettings) -> int:
-    """How many images are worked on at a time: half of the cores, if the settings don't say."""
-    return settings.workers or max(1, len(os.sched_getaffinity(0)) // 2)
 
 
 class _WatchedWorkers(PixelWorkers):
@@ -132,11 +155,19 @@ class TranscodeWorker:
         As many as images are worked on at a time.
     patience
         Waits for services that are down.
+    part
+        What it works on; None: all.
     """
 
     def __init__(
-        self, converter: Converter, threads: ThreadPoolExecutor, patience: Patience
+        self,
+        converter: Converter,
+        threads: ThreadPoolExecutor,
+        patience: Patience,
+        part: Part | None = None,
     ) -> None:
+        self._part = part
+        self._activity: vitals.Activity = part.activity if part else IMAGES.activity
         self._converter = converter
         self._threads = threads
         self._patience = patience
@@ -154,9 +185,13 @@ class TranscodeWorker:
             A service does not answer, the disk is full, or the service is to stop; the batch comes
             again, and what was announced of it is not made again.
         """
-        jobs = sorted(_read(batch), key=lambda job: job.turn)
+        jobs = sorted(_read(batch, self._part), key=lambda job: job.turn)
+        if not jobs:
+            batch.commit()
+            return
         self._untold.clear()
-        note = Unfinished(self._converter.archive.store, batch.label)
+        label = f"video-{batch.label}" if self._part is VIDEOS else batch.label
+        note = Unfinished(self._converter.archive.store, label)
         is_known = note.begin() > 0
         try:
             if is_known:
@@ -224,7 +259,7 @@ class TranscodeWorker:
                 outcomes.failures.append(e)
             outcomes.converted.clear()
             if any(is_video(job.meta.transfer_syntax_uid) for job in pending.values()):
-                vitals.goes_on("transcode")  # it has a time limit of its own
+                vitals.goes_on(self._activity)  # it has a time limit of its own
         if outcomes.failures:
             raise outcomes.failures[0]
         if stop.is_set():
@@ -234,7 +269,7 @@ class TranscodeWorker:
     def _settle(
         self, batch: Batch, job: _Job, future: Future[Converted | None], outcomes: _Outcomes
     ) -> None:
-        vitals.goes_on("transcode")
+        vitals.goes_on(self._activity)
         meta = job.meta
         try:
             converted = future.result()
@@ -272,7 +307,7 @@ class TranscodeWorker:
                 if self._converter.stop.is_set() or time.monotonic() > deadline:
                     raise
                 self._patience.wait(e)
-                vitals.goes_on("transcode")  # it waits, and says so
+                vitals.goes_on(self._activity)  # it waits, and says so
         for result in announced:
             _count(result)
 
@@ -284,8 +319,8 @@ class TranscodeWorker:
         self._converter.archive.index.await_description(stale)
 
 
-def _read(batch: Batch) -> Iterable[_Job]:
-    """Read messages, each request once; those that make no sense are dead letters."""
+def _read(batch: Batch, part: Part | None) -> Iterable[_Job]:
+    """Read messages, each request once; those that make no sense are dead letters, once."""
     seen: set[tuple[InstanceRef, str, str]] = set()
     for message in batch.messages:
         try:
@@ -293,9 +328,10 @@ def _read(batch: Batch) -> Iterable[_Job]:
             _check(meta)
             request = (meta.ref, meta.digest, meta.target_transfer_syntax_uid)
         except (InvalidMessage, InvalidRequest) as e:
-            batch.reject(message, str(e))
+            if part is not VIDEOS:
+                batch.reject(message, str(e))
             continue
-        if request not in seen:
+        if request not in seen and (part is None or part.takes(meta)):
             seen.add(request)
             yield _Job(message, meta)
 

@@ -180,11 +180,11 @@ class Webworker:
             if known.version != version:
                 known.version, known.changed_s = version, now
             waiting[ref] = known
-            if (
-                now - known.changed_s >= self._quiet_s
-                or now - known.first_seen_s >= _LONGEST_WAIT_S
-            ):
+            if now - known.changed_s >= self._quiet_s:
                 due.append((ref, version))
+            elif now - known.first_seen_s >= _LONGEST_WAIT_S:
+                due.append((ref, version))
+                known.first_seen_s = now  # one that grows for hours is not written all the time
         self._waiting = waiting
         return self._describe(due, stop)
 

@@ -8,6 +8,7 @@ import pytest
 
 import copies
 import synthetic
+from coded_streams import streams_of
 from copies import DEFLATED_FRAMES, HTJ2K_RPCL, deflated, derived_of
 from steps import batches, catalogue_all, series_of
 from wado.archive.journal import Journals
@@ -55,7 +56,7 @@ def catalogue_again(archive: Archive) -> None:
 
 def test_what_viewers_cannot_show_is_asked_for(archive: Archive) -> None:
     hidden, shown = deflated(synthetic.ct(study="1")), deflated(synthetic.ct(study="2"))
-    shown = synthetic.encapsulated(shown, "1.2.840.10008.1.2.4.80", copies.streams(shown))
+    shown = synthetic.encapsulated(shown, "1.2.840.10008.1.2.4.80", streams_of(shown))
     copies.store(archive, hidden, shown)
     (meta,) = asked(archive)
     view = Journals(archive.store).view(series_of(hidden))

@@ -16,37 +16,18 @@ from conversions import asked, failure, made, no_copies, rows, stored
 from copies import DEFLATED_FRAMES, HTJ2K_RPCL, broken, deflated, derived_of
 from independent import pixels_of
 from wado.archive import image_conversion
-from wado.archive.conversion import Converter, announce, convert
+from wado.archive.conversion import announce, convert
+from wado.archive.copies import Converter
 from wado.archive.journal import Journals
 from wado.archive.pixel_workers import PixelWorkers
 from wado.errors import CutShort, Unavailable
 from wado.ports import Archive
-from wado.settings import Settings
 from wado.transcode_settings import TranscodeSettings
 
 JPEG = "1.2.840.10008.1.2.4."
 BASELINE, JPEG_LOSSLESS, JPEG_LS, JPIP = (f"{JPEG}{n}" for n in (50, 70, 80, 94))
 EXPLICIT = "1.2.840.10008.1.2.1"
 FRAMES = 13
-
-
-@pytest.fixture
-def settings(settings: Settings) -> Settings:
-    """Nobody cuts the power here."""
-    storage = settings.storage.model_copy(update={"durability": "os"})
-    return settings.model_copy(update={"storage": storage})
-
-
-@pytest.fixture(scope="module")
-def pixels() -> Iterator[PixelWorkers]:
-    workers = PixelWorkers(workers=2, timeout_s=100, max_memory_bytes=8 << 30)
-    yield workers
-    workers.close()
-
-
-@pytest.fixture
-def converter(archive: Archive, pixels: PixelWorkers) -> Converter:
-    return Converter(archive, Journals(archive.store), pixels, TranscodeSettings())
 
 
 # ------------------------------------------------------------------ pixels

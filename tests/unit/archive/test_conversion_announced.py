@@ -1,6 +1,5 @@
 """Copies announced, or not: originals come and go, series grow, and all may be said twice."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,43 +12,16 @@ from conversions import asked, item_of, made, no_copies, rows, stored
 from copies import DEFLATED_FRAMES, HTJ2K_RPCL, broken, deflated, derived_of
 from steps import catalogue_all
 from wado.archive import image_conversion, transcoded_instances
-from wado.archive.conversion import Converted, Converter, announce, convert
+from wado.archive.conversion import announce, convert
+from wado.archive.copies import Converted, Converter
 from wado.archive.delete import request_deletion
 from wado.archive.derived import NOTHING
 from wado.archive.grace import restore
 from wado.archive.journal import Journals
 from wado.archive.paths import derived_path, journal_path
-from wado.archive.pixel_workers import PixelWorkers
 from wado.errors import InvalidRequest, Unavailable
 from wado.ports import Archive
 from wado.records import DicomStoreMeta
-from wado.settings import Settings
-from wado.transcode_settings import TranscodeSettings
-
-JPEG = "1.2.840.10008.1.2.4."
-BASELINE, JPEG_LOSSLESS, JPEG_LS, JPIP = (f"{JPEG}{n}" for n in (50, 70, 80, 94))
-EXPLICIT = "1.2.840.10008.1.2.1"
-FRAMES = 13
-
-
-@pytest.fixture
-def settings(settings: Settings) -> Settings:
-    """Nobody cuts the power here."""
-    storage = settings.storage.model_copy(update={"durability": "os"})
-    return settings.model_copy(update={"storage": storage})
-
-
-@pytest.fixture(scope="module")
-def pixels() -> Iterator[PixelWorkers]:
-    workers = PixelWorkers(workers=2, timeout_s=100, max_memory_bytes=8 << 30)
-    yield workers
-    workers.close()
-
-
-@pytest.fixture
-def converter(archive: Archive, pixels: PixelWorkers) -> Converter:
-    return Converter(archive, Journals(archive.store), pixels, TranscodeSettings())
-
 
 # ------------------------------------------------------------------ originals come and go
 
@@ -119,6 +91,43 @@ def test_original_replaced_before_its_copy_is_announced(converter: Converter) ->
     path = derived_path(new.ref, HTJ2K_RPCL)
     assert announce(archive, converter.journals, [result]) == [], "late"
     assert archive.store.version(path) is not None
+
+
+def test_a_late_copy_of_a_replaced_original_takes_no_place(
+    converter: Converter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = replace(converter.archive, replace_duplicates=True)
+    old = stored(archive, deflated(synthetic.multi_frame(3)))
+    late = converter.archive.store.local_path(derived_path(old.ref, HTJ2K_RPCL))
+    assert late is not None
+    located, news = transcoded_instances.around_pixels, []
+
+    def after_the_new_one(*args: Any) -> Any:
+        monkeypatch.setattr(image_conversion, "around_pixels", located)
+        other = stored(archive, deflated(synthetic.multi_frame(3, PatientComments="corrected")))
+        news.append(made(converter, asked(other)).read_bytes())
+        return located(*args)
+
+    monkeypatch.setattr(image_conversion, "around_pixels", after_the_new_one)
+    assert convert(converter, asked(old)) is None
+    assert late.read_bytes() == news[0]
+
+
+def test_pixels_of_a_replaced_original_are_not_served_as_those_of_the_new_one(
+    converter: Converter,
+) -> None:
+    """A worker that was frozen between its last look and the end of the file."""
+    archive = replace(converter.archive, replace_duplicates=True)
+    old = stored(archive, deflated(synthetic.ct()))
+    result = convert(converter, asked(old))
+    assert result is not None
+    new = stored(archive, deflated(synthetic.ct(PatientComments="corrected")))
+    path = made(converter, asked(new))
+    path.write_bytes(bytes(path.stat().st_size))
+    assert announce(archive, converter.journals, [result]) == []
+    assert item_of(converter, new.ref).entry.derived == NOTHING
+    assert no_copies(archive)
+    made(converter, asked(new))
 
 
 def test_copy_of_a_restored_original_is_made_again(converter: Converter) -> None:

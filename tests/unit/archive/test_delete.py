@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 import synthetic
 from crashes import Crash, Crashing
-from steps import batches, catalogue_all, load_all, series_of, store
+from steps import batches, catalogue_all, load_all, ref_of, series_of, store
 from wado.archive.aside import deleted_files
 from wado.archive.check import Finding, check
 from wado.archive.delete import Ref, is_done, must_exist, request_deletion
@@ -30,20 +30,6 @@ from wado.dicom.uids import InstanceRef
 from wado.errors import Gone, NotFound
 from wado.ports import Archive, Message
 from wado.records import DicomDeleteMeta, Topic
-from wado.settings import Settings
-
-
-@pytest.fixture
-def settings(settings: Settings) -> Settings:
-    """Nobody cuts the power here."""
-    storage = settings.storage.model_copy(update={"durability": "os"})
-    return settings.model_copy(update={"storage": storage})
-
-
-def ref_of(ds: Dataset) -> InstanceRef:
-    return InstanceRef.of(
-        "clinic", str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID), str(ds.SOPInstanceUID)
-    )
 
 
 def settled(archive: Archive, *datasets: Dataset) -> None:

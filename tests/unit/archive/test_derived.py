@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any
 
 import orjson
-import pytest
 from pydicom.dataset import Dataset
 
 import synthetic
@@ -24,17 +23,9 @@ from wado.archive.paths import journal_path
 from wado.dicom.frames import PixelData
 from wado.dicom.uids import InstanceRef
 from wado.ports import Archive
-from wado.settings import Settings
 
 HTJ2K, NATIVE, LOSSY = "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50"
 FOREVER = 0.0
-
-
-@pytest.fixture
-def settings(settings: Settings) -> Settings:
-    """Nobody cuts the power here."""
-    storage = settings.storage.model_copy(update={"durability": "os"})
-    return settings.model_copy(update={"storage": storage})
 
 
 def a_copy(uid: str = HTJ2K, *, frames: int = 2, **changes: Any) -> Copy:

@@ -10,8 +10,8 @@ from pydicom.dataset import Dataset
 
 import steps
 import synthetic
-from copies import HTJ2K_RPCL, convert_all, deflated, derived_of, part10, store
-from steps import catalogue_all, load_all, series_of
+from copies import HTJ2K_RPCL, convert_all, deflated, derived_of, store
+from steps import catalogue_all, load_all, ref_of, series_of
 from wado.archive.check import Finding, Report, check
 from wado.archive.delete import Ref, request_deletion
 from wado.archive.grace import restore
@@ -21,22 +21,8 @@ from wado.archive.reindex import reindex
 from wado.archive.retrieve import Item, copy_of
 from wado.dicom.uids import InstanceRef
 from wado.ports import Archive
-from wado.settings import Settings
 
 OLD = "1.2.840.10008.1.2.4.201"
-
-
-@pytest.fixture
-def settings(settings: Settings) -> Settings:
-    """Nobody cuts the power here."""
-    storage = settings.storage.model_copy(update={"durability": "os"})
-    return settings.model_copy(update={"storage": storage})
-
-
-def ref_of(ds: Dataset) -> InstanceRef:
-    return InstanceRef.of(
-        "clinic", str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID), str(ds.SOPInstanceUID)
-    )
 
 
 def with_copies(archive: Archive, *datasets: Dataset) -> None:
@@ -247,4 +233,4 @@ def test_rebuild_makes_copies_anew(archive: Archive) -> None:
     assert file_of(archive, datasets[0]).read_bytes() == before
     path = archive.store.local_path(instance_path(ref_of(datasets[0])))
     assert path is not None
-    assert path.read_bytes() == part10(datasets[0])
+    assert path.read_bytes() == synthetic.part10(datasets[0])

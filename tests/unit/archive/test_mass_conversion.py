@@ -9,7 +9,7 @@ import copies
 import synthetic
 from copies import HTJ2K_RPCL, deflated, derived_of
 from steps import load_all, series_of
-from wado.archive.conversion import Converter
+from wado.archive.copies import Converter
 from wado.archive.journal import Journals
 from wado.archive.mass_conversion import Outcome, make_copies, queue_copies
 from wado.archive.pixel_workers import PixelWorkers

@@ -71,6 +71,29 @@ def test_a_file_that_is_shorter_than_was_said(store: FilesystemInstanceStore):
     files.close()
 
 
+def test_a_file_that_was_cut_off_and_put_back_is_read_again(store: FilesystemInstanceStore):
+    files, piece, path = OpenFiles(store), FileSlice("a", 8, 4), store.local_path("a")
+    assert path is not None
+    whole = files.read(piece)
+    kept = path.read_bytes()
+
+    def lend() -> None:
+        with files.lent(piece):
+            raise EOFError
+
+    for notice in (lambda: files.read(piece), lend):
+        os.truncate(path, 5)
+        with pytest.raises((NotFound, EOFError)):
+            notice()
+        assert not files.is_open(piece)
+        with pytest.raises(NotFound):  # before anything of it is sent
+            files.open(piece)
+        path.unlink()
+        path.write_bytes(kept)
+        assert files.read(piece) == whole
+    files.close()
+
+
 def test_words_are_turned_round():
     assert swapped(b"\x01\x02\x03\x04\x05", 2) == b"\x02\x01\x04\x03\x05"
     assert swapped(b"\x01\x02\x03\x04", 4) == b"\x04\x03\x02\x01"

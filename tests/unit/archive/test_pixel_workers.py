@@ -7,13 +7,16 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import pixel_jobs
 from service import wait_until
+from wado.archive.pixel_worker import processor_seconds
 from wado.archive.pixel_workers import PixelWorkers
+from wado.dicom.image import ImagePixel
 from wado.errors import CannotUnderstand, CutShort, NotAcceptable, Unavailable
 
 GIB = 1 << 30
@@ -83,6 +86,18 @@ def test_a_job_that_hangs_is_given_up_and_its_process_ends(hasty: PixelWorkers, 
 def test_a_job_that_never_stops_counting_is_given_up(hasty: PixelWorkers):
     with pytest.raises(CutShort, match="over 1 s"):
         hasty.run(pixel_jobs.spin)
+
+
+def test_a_small_frame_may_take_less_than_a_large_one():
+    image = ImagePixel(33, 47, 1, "MONOCHROME2", 8, 8, 7)
+    small, large = processor_seconds((b"", image)), processor_seconds((replace(image, rows=4096),))
+    assert 0 < small < large
+    assert processor_seconds((b"", 1)) == 0  # then the other limit holds
+    with (
+        closing(PixelWorkers(workers=1, timeout_s=100, max_memory_bytes=GIB)) as workers,
+        pytest.raises(CutShort, match="longer than others of its size"),
+    ):
+        workers.run(pixel_jobs.spin, (b"", image))
 
 
 def test_a_worker_killed_in_the_middle_costs_one_job(workers: PixelWorkers, tmp_path: Path):

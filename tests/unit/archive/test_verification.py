@@ -4,7 +4,6 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +12,11 @@ import pytest
 from pydicom.dataset import Dataset
 
 import copies
-import steps
 import synthetic
 from copies import DEFLATED_FRAMES, EXPLICIT_VR_LITTLE_ENDIAN, HTJ2K_RPCL, convert_all, deflated
-from steps import catalogue_all, series_of
-from wado.archive.conversion import Converter, announce, convert
+from steps import ref_of, series_of
+from wado.archive.conversion import announce, convert
+from wado.archive.copies import Converter
 from wado.archive.derived import Copy, copy_line
 from wado.archive.journal import Journals
 from wado.archive.paths import derived_path, instance_path, journal_path
@@ -43,12 +42,6 @@ JPEG_2000_LOSSY = "1.2.840.10008.1.2.4.91"
 ALL = Selection()
 
 
-@pytest.fixture(scope="module")
-def pixels() -> Iterator[PixelWorkers]:
-    with closing(PixelWorkers(workers=2, timeout_s=60, max_memory_bytes=4 << 30)) as workers:
-        yield workers
-
-
 class Site:
     """An archive with images and copies, and what checks them."""
 
@@ -60,7 +53,7 @@ class Site:
 
     def make(self, *datasets: Dataset, target_uid: str = HTJ2K_RPCL, quality: int = 0) -> None:
         """Store images, and make a copy of each."""
-        store(self.archive, *datasets)
+        copies.store(self.archive, *datasets)
         wish = Wish(self.archive.transcode, target_uid, quality)
         series = views(self.archive, self.journals, ALL)
         wanted = wanted_copies(self.journals, series, ALL, wish, Walked())
@@ -96,25 +89,9 @@ class Site:
         assert self.archive.store.append({journal_path(view.ref): line})
 
 
-def store(archive: Archive, *datasets: Dataset) -> None:
-    for ds in datasets:
-        if ds.file_meta.TransferSyntaxUID == EXPLICIT_VR_LITTLE_ENDIAN:
-            steps.store(archive, ds)
-        else:
-            copies.store(archive, ds)
-    catalogue_all(archive)
-
-
 @pytest.fixture
 def site(archive: Archive, pixels: PixelWorkers) -> Site:
     return Site(archive, pixels)
-
-
-def ref_of(ds: Dataset) -> InstanceRef:
-    at = series_of(ds)
-    return InstanceRef.of(
-        "clinic", at.study_instance_uid, at.series_instance_uid, ds.SOPInstanceUID
-    )
 
 
 def only(report: Report) -> Checked:
@@ -234,7 +211,7 @@ def test_a_lossy_copy_of_other_pixels(site: Site) -> None:
 
 def test_originals_that_changed_or_are_missing(site: Site) -> None:
     datasets = synthetic.ct_series(3)
-    store(site.archive, *datasets)
+    copies.store(site.archive, *datasets)
     paths = [site.archive.store.local_path(instance_path(ref_of(ds))) for ds in datasets]
     assert all(paths)
     paths[0].write_bytes(paths[0].read_bytes()[:-2] + b"\7\7")  # type: ignore[union-attr]
@@ -248,7 +225,7 @@ def test_originals_that_changed_or_are_missing(site: Site) -> None:
 
 
 def test_an_original_that_was_damaged_when_it_came_is_told_apart(site: Site) -> None:
-    store(site.archive, copies.broken(synthetic.ct()))
+    copies.store(site.archive, copies.broken(synthetic.ct()))
     report = site.check()
     assert (report.wrong, report.originals, report.decoded_frames) == ([], 1, 0)
     assert report.not_decoded.total() == 1

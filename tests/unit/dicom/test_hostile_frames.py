@@ -4,8 +4,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
-from struct import pack, pack_into
+from struct import pack, pack_into, unpack_from
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from wado.archive.pixel_workers import PixelWorkers
 from wado.dicom.codec_table import LOSSY_TARGETS, MAX_BITS
 from wado.dicom.image import ImagePixel
 from wado.dicom.jpeg_xl_stream import read_jpeg_xl
-from wado.dicom.transcode import encode
+from wado.dicom.transcode import decode, encode
 from wado.errors import CannotUnderstand, WadoError
 
 JPEG = "1.2.840.10008.1.2.4."
@@ -210,6 +211,32 @@ def test_runs_are_not_written_beyond_the_frame(workers: PixelWorkers, bits: int)
     with suppress(CannotUnderstand):  # or what is too much, is left out
         workers.run(shape_of, data.ljust(64, b"\0") + runs * segments, image, RLE)
     assert workers.run(peak_kib) - before < 4 * SMALL_KIB, "the frame itself has up to 16 MiB"
+
+
+@pytest.mark.parametrize("surplus", [b"\0\0", b"\x03\1\2\3\4\0", b"\x81\0" * 100])
+@pytest.mark.parametrize(
+    "image",
+    [
+        gray(),
+        gray(bits_allocated=8, bits_stored=8, high_bit=7),
+        rgb(),
+        gray(bits_allocated=32, bits_stored=32, high_bit=31),
+    ],
+)
+def test_segments_may_hold_more_than_their_pixels(image: ImagePixel, surplus: bytes):
+    """Some write a run too much; other readers leave it out."""
+    data = encode(picture(image), image, RLE)
+    count, *starts = unpack_from("<16I", data)
+    ends = [*starts[1:count], len(data)]
+    for which in range(count):
+        segments = [data[a:b] for a, b in zip(starts, ends, strict=False)]
+        segments[which] = segments[which].rstrip(b"\0") + surplus
+        offsets = accumulate((len(s) for s in segments[:-1]), initial=64)
+        longer = pack(f"<{count + 1}I", count, *offsets).ljust(64, b"\0") + b"".join(segments)
+        assert (decode(longer, image, RLE).pixels == picture(image)).all()
+    short = data[: starts[count - 1] + 3]
+    with pytest.raises(CannotUnderstand):
+        decode(short, image, RLE)
 
 
 @pytest.mark.parametrize("segments", [0, 16, 0xFFFFFFFF])

@@ -109,6 +109,17 @@ def test_group_lengths_and_padding_are_dropped():
     assert list(rewritten(data, IMPLICIT).keys()) == [0x00100020]
 
 
+def test_a_second_delimiter_behind_pixels_is_dropped():
+    end = pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    pixels = pack("<HH2sHI", 0x7FE0, 0x10, b"OB", 0, 0xFFFFFFFF) + end
+    data = pixels + end + pack("<HH2sH2s", 0xFFFA, 0x10, b"LO", 2, b"x ")
+    (here, after) = pieces_of(data, ELE, Changes(pixels_end=len(pixels)))
+    assert here == PixelsHere(0x7FE00010)
+    assert after == pack("<HH2sH2s", 0xFFFA, 0x10, b"LO", 2, b"x ")
+    with pytest.raises(CannotUnderstand, match="FFFE,E00D"):
+        pieces_of(pack("<HHI", 0xFFFE, 0xE00D, 0) + data, ELE)
+
+
 def test_a_value_too_long_for_its_vr_becomes_un():
     data = pack("<HHI", 0x0010, 0x4000, 70000) + b"x" * 70000
     (head, where) = pieces_of(data, IMPLICIT)

@@ -144,6 +144,17 @@ def test_compressed_targets_take_the_images_of_every_day(target: str):
         assert encode(some_pixels(IMAGES[kind]), IMAGES[kind], JPEG + target)
 
 
+def test_noise_that_takes_more_than_its_pixels_can_be_had_in_all():
+    image = ImagePixel(64, 64, 3, "RGB", 8, 8, 7)
+    noise = np.random.default_rng(3).integers(0, 256, (64, 64, 3), np.uint8)
+    for target in (
+        "1.2.840.10008.1.2.5",
+        *(JPEG + last for last in ("70", "80", "90", "110", "201", "202")),
+    ):
+        frame, _ = transcode(noise.tobytes(), image, ELE, target)
+        assert np.array_equal(decode(frame, image, target).pixels, noise), target
+
+
 @pytest.mark.parametrize(("columns", "levels"), [(64, 5), (2048, 5), (2049, 6), (9000, 8)])
 def test_htj2k_is_progressive_by_resolution_and_lists_its_tile_parts(columns: int, levels: int):
     image = gray(rows=64, columns=columns)

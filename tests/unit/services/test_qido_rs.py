@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import synthetic
-from service import free_port
+from backing.program import free_port
 from steps import catalogue_all, store
 from wado.bootstrap import open_archive
 from wado.dicom.matching import KEYS

@@ -10,8 +10,9 @@ from typing import Any
 import orjson
 import pytest
 
+from backing.program import free_port
 from contract.warehouses import FAILED, TRANSCODE
-from service import free_port, wait_until
+from service import wait_until
 from wado.archive.statistics import TranscodingStatistics
 from wado.bootstrap import open_archive
 from wado.errors import Unavailable
@@ -105,9 +106,11 @@ def test_what_is_no_time(service: Service) -> None:
 
 def test_what_waits(service: Service, archive: Archive) -> None:
     stop = Event()
-    reading = archive.log.read(Topic.TRANSCODE, "wado-transcode", stop)
+    groups = ("wado-transcode", "wado-transcode-video")
+    readings = [archive.log.read(Topic.TRANSCODE, group, stop) for group in groups]
     archive.log.publish([Message(Topic.TRANSCODE, "k", b"{}") for _ in range(3)])
-    next(reading).commit()
+    for reading in readings:
+        next(reading).commit()
     archive.log.publish([Message(Topic.TRANSCODE, "k", b"{}") for _ in range(2)])
     stop.set()
     assert counted(fetch(service, "GET", PATH))["waiting"] == 2

@@ -17,17 +17,17 @@ from copies import HTJ2K_RPCL, broken, convert_all, deflated, derived_of, jpeg_x
 from service import wait_until
 from steps import batches, load_all, series_of
 from wado import vitals
-from wado.archive.conversion import Converted, Converter, convert
+from wado.archive.conversion import convert
+from wado.archive.copies import Converted, Converter
 from wado.archive.describe import describe_series
 from wado.archive.journal import Journals
 from wado.archive.paths import unfinished_path
 from wado.archive.unfinished import Unfinished
-from wado.errors import CutShort, InvalidMessage, OutOfResources, Unavailable
+from wado.errors import CutShort, OutOfResources, Unavailable
 from wado.ports import Archive, Message, MessageLog
 from wado.records import Topic, TranscodeMeta
-from wado.services import transcode_worker, webworker
+from wado.services import transcode_worker
 from wado.services.transcode_worker import GROUP
-from wado.settings import LogSettings, WebworkerSettings
 
 
 @pytest.fixture(autouse=True)
@@ -420,33 +420,6 @@ def test_what_was_asked_for_is_made_though_none_are_made_of_what_arrives(archive
         service.join()
     assert derived_of(archive, ds).copies
     assert not derived_of(archive, arriving).copies
-
-
-def test_the_webworker_reads_the_queue(archive: Archive) -> None:
-    ds = deflated(synthetic.ct())
-    store(archive, ds)
-    stop = Event()
-    settings = (WebworkerSettings(quiet_s=0), LogSettings(), stop)
-    service = Thread(target=webworker.run, args=(archive, *settings))
-    service.start()
-    try:
-        wait_until(
-            lambda: bool(derived_of(archive, ds).copies), timeout_s=60, reason="the copy is there"
-        )
-    finally:
-        stop.set()
-        service.join()
-
-
-def test_a_failure_of_the_queue_ends_the_webworker(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_archive: Archive, _stop: Event) -> None:
-        raise InvalidMessage("a fault of ours")
-
-    monkeypatch.setattr(transcode_worker, "run", fail)
-    with pytest.raises(InvalidMessage):
-        webworker.run(archive, WebworkerSettings(quiet_s=0), LogSettings(), Event())
 
 
 def test_progress_is_seen_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:

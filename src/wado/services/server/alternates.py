@@ -19,6 +19,7 @@ from wado.services.server.representations import (
     MAX_KEPT_PARTS,
     acceptable_to,
     basis_of,
+    check_accept,
     let_cache,
     unchanged,
     wrapped,
@@ -47,6 +48,7 @@ def htj2k(service: Service, call: Call) -> Answer:
     NotAcceptable
         They can't be made.
     """
+    check_accept(call, strict=service.settings.strict_accept)
     found = retrieve.item(service.journals, call.instance)
     numbers = retrieve.existing_frames(frame_numbers(call.params["frames"]), found)
     level = _level(call.parameter("level"))
@@ -102,7 +104,7 @@ class _Lower:
             self._found.entry.digest, call.params["frames"], offer.content_type, f"level {level}",
         )  # fmt: skip
         if answer := unchanged(call, identity, multipart=offer.multipart):
-            let_cache(service, answer)
+            let_cache(service, call, answer)
             return answer
         frames = self._frames(numbers, level)
         if len(numbers) > MAX_KEPT_PARTS:
@@ -110,7 +112,7 @@ class _Lower:
         parts = [Part(offer.content_type, pieces) for pieces in frames]
         answer = wrapped(call, parts, identity, multipart=offer.multipart)
         answer.basis = basis_of(self._found, in_memory=True)
-        let_cache(service, answer)
+        let_cache(service, call, answer)
         return answer
 
     def _frames(self, numbers: Sequence[int], level: int) -> Iterator[tuple[Piece, ...]]:

@@ -48,7 +48,7 @@ def _one(service: Service, call: Call, value: BulkValue, offer: Offer) -> Answer
     answer = wrapped(call, parts, identity, multipart=offer.multipart)
     if offer.stored and len(parts) <= MAX_KEPT_PARTS:
         answer.basis = basis_of(value.found)
-    let_cache(service, answer)
+    let_cache(service, call, answer)
     return answer
 
 
@@ -118,7 +118,7 @@ def collection(
     identity = [f"{v.found.entry.digest} {v.path} {o.content_type}" for v, o in chosen]
     answer = wrapped(call, parts, tuple(identity), multipart=True)
     answer.slow = any(not offer.stored for _, offer in chosen)
-    let_cache(service, answer)
+    let_cache(service, call, answer)
     if missing := len(values) - len(chosen) + len(left_out):
         reason = left_out[0] if left_out else "not in the media type that was asked for"
         answer.headers.append(warning(f"{missing} values are left out; {reason}"))

@@ -20,7 +20,7 @@ from wado.services.server.delivery import (
     whole_at_once,
 )
 from wado.services.server.dispatch import cross_origin, error_answer, handle, in_thread
-from wado.services.server.exchange import Exchange, Scope
+from wado.services.server.exchange import Exchange, ProtocolClosed, Scope
 from wado.services.server.outflow import FileRange
 from wado.services.server.prepared import LARGEST_KEPT_BYTES, Key, MemoryFile, Prepared
 from wado.services.server.routes import ROOT, Resource, find
@@ -283,6 +283,8 @@ async def _asked_again(at: _At) -> Answer:
     at.call.again = True
     try:
         answer = await in_thread(at.service, route.handler, at.call)
+    except ProtocolClosed:  # the answer had begun, and was broken off
+        raise
     except Exception as e:  # noqa: BLE001 - becomes an answer
         return error_answer(e, at.trace_id, path=at.call.path)
     return cross_origin(at.service, at.call, answer)

@@ -17,6 +17,7 @@ from wado.archive.pieces import Part, Piece, cut
 from wado.archive.retrieve import Item
 from wado.archive.transcode_rules import is_video
 from wado.archive.video import container, playable, stream_of, without_mp4
+from wado.dicom.codec_table import why_not_decoded
 from wado.dicom.coded_video import Container
 from wado.dicom.image import first_value
 from wado.dicom.media_types import OCTET_STREAM, MediaRange, Offer, media_type_of, select
@@ -73,7 +74,8 @@ def document(service: Service, call: Call, found: Item, wanted: Ranges) -> Answe
     metadata = {} if forms else metadata_of(service, found)
     forms = forms or _document(service, found, metadata)
     if not forms and not is_report(metadata) and WAVEFORMS not in metadata:
-        raise NotAcceptable("instances of this SOP class have no rendered form")
+        why = why_not_decoded(found.entry.transfer_syntax_uid)
+        raise NotAcceptable(why or "instances of this SOP class have no rendered form")
     offers = tuple(offer for form in forms for offer in form.offers) or _TEXTS
     offer = select(wanted, offers)
     if offer is None:
@@ -104,7 +106,7 @@ def _as_stored(service: Service, call: Call, form: _Form, media_type: str) -> An
     part, found = Part(media_type, form.pieces), form.found
     answer = wrapped(call, [part], (found.entry.digest, media_type), multipart=False)
     if not form.may_change:
-        let_cache(service, answer)
+        let_cache(service, call, answer)
     elif answer.status < HTTPStatus.BAD_REQUEST:
         answer.headers.append(REVALIDATE)
     answer.headers += inert(media_type)

@@ -173,7 +173,7 @@ def _selected(call: Call, alternatives: tuple[Offer, ...]) -> Offer:
 def _of_instance(service: Service, call: Call, shot: Shot, asked: _Asked) -> Answer:
     answer = _answered(service, call, _shots([shot], asked.offer), asked)
     keep(answer, shot.found, Journals.recent)
-    let_cache(service, answer)
+    let_cache(service, call, answer)
     return answer
 
 

@@ -57,15 +57,19 @@ def basis_of(found: Item, *, in_memory: bool = False) -> Basis:
     return Basis(found.view, Journals.recent, in_memory=in_memory)
 
 
-def caching(service: Service) -> tuple[str, str]:
-    """Originals never change where the first one stays; else they must be asked for again."""
-    return REVALIDATE if service.archive.replace_duplicates else IMMUTABLE
+def caching(service: Service, call: Call) -> tuple[str, str]:
+    """Originals never change where the first one stays; else they must be asked for again.
+
+    So must studies and series: they grow.
+    """
+    grows = "study" in call.params and "instance" not in call.params
+    return REVALIDATE if grows or service.archive.replace_duplicates else IMMUTABLE
 
 
-def let_cache(service: Service, answer: Answer) -> None:
-    """Say how long an answer about an instance holds; a refused range is not to be kept."""
+def let_cache(service: Service, call: Call, answer: Answer) -> None:
+    """Say how long an answer holds; a refused range is not to be kept."""
     if answer.status < HTTPStatus.BAD_REQUEST:
-        answer.headers.append(caching(service))
+        answer.headers.append(caching(service, call))
 
 
 def wrapped(

@@ -65,7 +65,7 @@ def _of_instance(service: Service, call: Call, numbers: Sequence[int] | None) ->
         shown = found if rendering.is_image(found) else None
         answer = _thumbnail(service, call, shown, numbers[0] if numbers else None)
         keep(answer, found, Journals.recent)
-        let_cache(service, answer)
+        let_cache(service, call, answer)
         return answer
 
     return Answer(later=later)

@@ -18,6 +18,7 @@ from wado.services.server.calls import Answer, Call
 from wado.services.server.prepared import LARGEST_KEPT_BYTES
 from wado.services.server.representations import (
     MAX_KEPT_PARTS,
+    REVALIDATE,
     acceptable_to,
     basis_of,
     let_cache,
@@ -90,7 +91,7 @@ def stored_instances(service: Service, call: Call, chosen: Sequence[Chosen]) -> 
     parts = [_stored_part(call, each) for each in chosen]
     identity = tuple(found.entry.digest for found, _ in chosen)
     answer = wrapped(call, parts, identity, multipart=chosen[0][1].multipart)
-    let_cache(service, answer)
+    let_cache(service, call, answer)
     return answer
 
 
@@ -108,7 +109,7 @@ def made_instance(service: Service, call: Call, ranges: Ranges, chosen: Chosen) 
     found, offer = chosen
     identity = (found.entry.digest, offer.content_type)
     if answer := unchanged(call, identity, multipart=offer.multipart):
-        let_cache(service, answer)
+        let_cache(service, call, answer)
         return answer
     try:
         answer = _made_answer(service, call, chosen, identity)
@@ -116,8 +117,16 @@ def made_instance(service: Service, call: Call, ranges: Ranges, chosen: Chosen) 
         fallback = _as_stored(ranges, chosen)
         if fallback is None:
             raise
-        return stored_instance(service, call, fallback)
-    let_cache(service, answer)
+        return _for_now(stored_instance(service, call, fallback))
+    let_cache(service, call, answer)
+    return answer
+
+
+def _for_now(answer: Answer) -> Answer:
+    """Give in place of what can't be made what is to be asked for again: it may be, next time."""
+    answer.headers = [pair for pair in answer.headers if pair[0] != REVALIDATE[0]]
+    answer.headers.append(REVALIDATE)
+    answer.basis = None
     return answer
 
 
@@ -193,7 +202,7 @@ def made_instances(
     answer = unchanged(call, identity, multipart=True)
     if answer is None:
         answer = streamed(call, DICOM, _parts(service, call, ranges, chosen), identity)
-    let_cache(service, answer)
+    let_cache(service, call, answer)
     return answer
 
 
@@ -229,7 +238,7 @@ def stored_frames(service: Service, call: Call, chosen: Chosen, numbers: Sequenc
     identity = (found.entry.digest, call.params["frames"], form)
     answer = wrapped(call, parts, identity, multipart=offer.multipart)
     answer.basis = basis_of(found) if len(numbers) <= MAX_KEPT_PARTS else None
-    let_cache(service, answer)
+    let_cache(service, call, answer)
     return answer
 
 
@@ -242,7 +251,7 @@ def made_frames(
     """
     identity = (found.entry.digest, call.params["frames"], offer.content_type)
     if answer := unchanged(call, identity, multipart=offer.multipart):
-        let_cache(service, answer)
+        let_cache(service, call, answer)
         return answer
     target = offer.transfer_syntax or ""
     pieces: list[Piece]
@@ -257,7 +266,7 @@ def made_frames(
         pieces = list(made)
     parts = [Part(offer.content_type, (piece,)) for piece in pieces]
     answer = wrapped(call, parts, identity, multipart=offer.multipart)
-    let_cache(service, answer)
+    let_cache(service, call, answer)
     return _worked_out(service, call, found, answer)
 
 
@@ -294,5 +303,5 @@ def streamed_frames(
     first = next(frames)
     lazily = (Part(offer.content_type, pieces) for pieces in chain((first,), frames))
     answer = streamed(call, offer.media_type, lazily, identity)
-    let_cache(service, answer)
+    let_cache(service, call, answer)
     return answer
