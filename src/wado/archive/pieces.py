@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import BinaryIO
 
+from wado.archive.paths import DERIVED
 from wado.errors import NotFound
 from wado.ports import InstanceStore
 
@@ -247,6 +248,10 @@ class OpenFiles:
         if fd is not None and os.fstat(fd).st_size < piece.offset + piece.length:
             file.close()
             raise NotFound(f"{piece.path} ends early")
+        is_copy_elsewhere = fd is None and piece.path.startswith(f"{DERIVED}/")
+        if is_copy_elsewhere and self._store.version(piece.path) is None:
+            file.close()  # asked for only when it is read, which is too late for another way to it
+            raise NotFound(f"{piece.path} is gone")
         opened = _OpenFile(file, fd)
         opened.readers = 1
         with self._lock:

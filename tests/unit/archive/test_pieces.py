@@ -94,6 +94,23 @@ def test_a_file_that_was_cut_off_and_put_back_is_read_again(store: FilesystemIns
     files.close()
 
 
+def test_a_copy_that_is_gone_is_known_when_it_is_opened(
+    store: FilesystemInstanceStore, monkeypatch: pytest.MonkeyPatch
+):
+    """As objects over a network are asked for only when they are read."""
+    store.put_document(path := "derived/t/1.2/1.3/1.4.1.2.840.10008.1.2.1.dcm", [b"0123456789"])
+    files, piece = OpenFiles(store), FileSlice(path, 0, 4)
+    open_it = store.open
+    monkeypatch.setattr(store, "local_path", lambda _path: None)
+    monkeypatch.setattr(store, "open", lambda _path, ahead: open_it("a", ahead=ahead))
+    files.open(piece)
+    files.close()
+    store.delete([path])
+    with pytest.raises(NotFound, match="is gone"):
+        files.open(piece)
+    files.close()
+
+
 def test_words_are_turned_round():
     assert swapped(b"\x01\x02\x03\x04\x05", 2) == b"\x02\x01\x04\x03\x05"
     assert swapped(b"\x01\x02\x03\x04", 4) == b"\x04\x03\x02\x01"
