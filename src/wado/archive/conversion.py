@@ -4,6 +4,7 @@ The order is file, row for the warehouse, line of the journal; the caller commit
 anywhere repeats the work, and a copy that was announced is not made again.
 """
 
+import errno
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -106,6 +107,8 @@ def _made(converter: Converter, found: Item, meta: TranscodeMeta) -> Made | None
     except (WadoError, MemoryError):
         raise
     except OSError as e:
+        if e.errno == errno.EIO:  # of this file, as a rule: the others shall not wait for it
+            raise CutShort(f"it can't be read: {e.strerror}") from e
         raise Unavailable(f"converting {found.path}: {e.strerror or e}") from e
     except Exception as e:  # one image must not stop all the others, whatever it holds
         raise CannotUnderstand(f"it can't be converted: {type(e).__name__}: {e}") from e

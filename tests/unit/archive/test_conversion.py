@@ -1,5 +1,6 @@
 """Derived copies: made of real images by real codecs, verified, announced; or why there is none."""
 
+import errno
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import synthetic
 from conversions import asked, failure, made, no_copies, rows, stored
 from copies import DEFLATED_FRAMES, HTJ2K_RPCL, broken, deflated, derived_of
 from independent import pixels_of
-from wado.archive import image_conversion
+from wado.archive import conversion, image_conversion
 from wado.archive.conversion import announce, convert
 from wado.archive.copies import Converter
 from wado.archive.journal import Journals
@@ -285,3 +286,17 @@ def test_crash_is_tried_again_and_recorded_at_last(
             convert(converter, replace(meta, attempt=2))
     finally:
         pixels.close()
+
+
+def test_a_bad_place_on_the_disk_is_tried_again_and_recorded_at_last(
+    converter: Converter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    meta = asked(stored(converter.archive, deflated(synthetic.ct())))
+    monkeypatch.setattr(conversion, "convert_image", unreadable)
+    with pytest.raises(CutShort):
+        convert(converter, meta)
+    last = replace(meta, attempt=converter.settings.attempts)
+    assert failure(converter, last) == "it can't be read: Input/output error"

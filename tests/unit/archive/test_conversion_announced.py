@@ -100,15 +100,17 @@ def test_a_late_copy_of_a_replaced_original_takes_no_place(
     old = stored(archive, deflated(synthetic.multi_frame(3)))
     late = converter.archive.store.local_path(derived_path(old.ref, HTJ2K_RPCL))
     assert late is not None
-    located, news = transcoded_instances.around_pixels, []
+    around = image_conversion._around
+    news: list[bytes] = []
 
-    def after_the_new_one(*args: Any) -> Any:
-        monkeypatch.setattr(image_conversion, "around_pixels", located)
-        other = stored(archive, deflated(synthetic.multi_frame(3, PatientComments="corrected")))
-        news.append(made(converter, asked(other)).read_bytes())
-        return located(*args)
+    def replaced_at_the_end(*args: Any) -> Any:
+        yield from around(*args)
+        if not news:
+            news.append(b"")
+            other = stored(archive, deflated(synthetic.multi_frame(3, PatientComments="corrected")))
+            news[0] = made(converter, asked(other)).read_bytes()
 
-    monkeypatch.setattr(image_conversion, "around_pixels", after_the_new_one)
+    monkeypatch.setattr(image_conversion, "_around", replaced_at_the_end)
     assert convert(converter, asked(old)) is None
     assert late.read_bytes() == news[0]
 
