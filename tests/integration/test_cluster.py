@@ -155,6 +155,7 @@ def by_dimse(cluster: RunningCluster, corpus: Path) -> dict[str, Path]:
     files = [f for f in find_files([corpus]) if isinstance(f, DicomFile)]
     assert summary.files_sent == len(files) - len(refused) > 300
     assert all("A700" not in f.reason for f in summary.failures), summary.failures
+    wait_drained(cluster.facts, 120)
     return {f.sop_instance_uid: f.path for f in files if f.path not in refused}
 
 
