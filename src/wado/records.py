@@ -1,6 +1,7 @@
 """What is written to the message log and to the warehouse; names are DICOM keywords."""
 
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal, Self
 
@@ -57,8 +58,39 @@ class _Record:
             raise InvalidMessage(f"not a {cls.__name__}: {e}") from e
 
 
+class _OfStudy(_Record):
+    """A record whose place on the log is that of its study."""
+
+    __slots__ = ()
+    tenant_id: str
+    study_instance_uid: str
+
+    @property
+    def key(self) -> str:
+        """Key on the log: all messages of a study stay in order."""
+        return f"{self.tenant_id}/{self.study_instance_uid}"
+
+
+class _OfInstance(_OfStudy):
+    """A record that names an instance."""
+
+    __slots__ = ()
+    series_instance_uid: str
+    sop_instance_uid: str
+
+    @property
+    def ref(self) -> InstanceRef:
+        """The instance, validated again: a message is input."""
+        return InstanceRef.of(
+            self.tenant_id,
+            self.study_instance_uid,
+            self.series_instance_uid,
+            self.sop_instance_uid,
+        )
+
+
 @dataclass(frozen=True, slots=True)
-class DicomStoreMeta(_Record):
+class DicomStoreMeta(_OfInstance):
     """A file was received.
 
     `file_path` is relative to the storage root; `digest` is the SHA-256 of the whole file as hex
@@ -82,24 +114,9 @@ class DicomStoreMeta(_Record):
     source_address: str = ""
     source_protocol: str = ""
 
-    @property
-    def ref(self) -> InstanceRef:
-        """The instance, validated again: a message is input."""
-        return InstanceRef.of(
-            self.tenant_id,
-            self.study_instance_uid,
-            self.series_instance_uid,
-            self.sop_instance_uid,
-        )
-
-    @property
-    def key(self) -> str:
-        """Key on the log: all messages of a study stay in order."""
-        return f"{self.tenant_id}/{self.study_instance_uid}"
-
 
 @dataclass(frozen=True, slots=True)
-class DicomDeleteMeta(_Record):
+class DicomDeleteMeta(_OfStudy):
     """A study, a series or an instance is to be deleted; what is below it, is empty.
 
     It goes the way of the announcements of what it deletes, so that all agree what came before it.
@@ -133,18 +150,13 @@ class DicomDeleteMeta(_Record):
             and self.sop_instance_uid in ("", ref.sop_instance_uid)
         )
 
-    @property
-    def key(self) -> str:
-        """Key on the log: all messages of a study stay in order."""
-        return f"{self.tenant_id}/{self.study_instance_uid}"
-
 
 DicomObjectMeta = DicomStoreMeta
 """The same facts as a row of the warehouse: one per reception."""
 
 
 @dataclass(frozen=True, slots=True)
-class DicomStateMeta(_Record):
+class DicomStateMeta(_OfStudy):
     """Patient, study and series attributes; one per series.
 
     Attributes are text as in the data set (decoded to Unicode, padding cut), None if absent.
@@ -190,14 +202,9 @@ class DicomStateMeta(_Record):
         """The series that this row describes."""
         return SeriesRef(self.tenant_id, self.study_instance_uid, self.series_instance_uid)
 
-    @property
-    def key(self) -> str:
-        """Key on the log: all messages of a study stay in order."""
-        return f"{self.tenant_id}/{self.study_instance_uid}"
-
 
 @dataclass(frozen=True, slots=True)
-class DicomImageMeta(_Record):
+class DicomImageMeta(_OfStudy):
     """Image attributes; one per instance. Text and numbers as in `DicomStateMeta`."""
 
     tenant_id: str
@@ -234,14 +241,9 @@ class DicomImageMeta(_Record):
     image_orientation_patient: str | None = None
     lossy_image_compression: str | None = None
 
-    @property
-    def key(self) -> str:
-        """Key on the log: all messages of a study stay in order."""
-        return f"{self.tenant_id}/{self.study_instance_uid}"
-
 
 @dataclass(frozen=True, slots=True)
-class DicomImageRemoval(_Record):
+class DicomImageRemoval(_OfStudy):
     """Instances of a series were deleted: among the records of images, in their order."""
 
     tenant_id: str
@@ -253,11 +255,6 @@ class DicomImageRemoval(_Record):
     def series(self) -> SeriesRef:
         """The series that the instances were in."""
         return SeriesRef(self.tenant_id, self.study_instance_uid, self.series_instance_uid)
-
-    @property
-    def key(self) -> str:
-        """Key on the log: all messages of a study stay in order."""
-        return f"{self.tenant_id}/{self.study_instance_uid}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +272,7 @@ class CommitmentMeta(_Record):
 
 
 @dataclass(frozen=True, slots=True)
-class TranscodeMeta(_Record):
+class TranscodeMeta(_OfInstance):
     """A copy of an instance in another transfer syntax is to be made.
 
     It holds for the original with this `digest` alone. `quality` (1 to 100) is that of a lossy
@@ -315,23 +312,13 @@ class TranscodeMeta(_Record):
         )
 
     @property
-    def ref(self) -> InstanceRef:
-        """The instance, validated again: a message is input."""
-        return InstanceRef.of(
-            self.tenant_id,
-            self.study_instance_uid,
-            self.series_instance_uid,
-            self.sop_instance_uid,
-        )
-
-    @property
     def key(self) -> str:
         """Key on the log: their order does not matter, so the work is spread by instance."""
         return f"{self.tenant_id}/{self.sop_instance_uid}"
 
 
 @dataclass(frozen=True, slots=True)
-class TranscodeLog(_Record):
+class TranscodeLog(_OfStudy):
     """What came of an attempt to make a copy; `duration_ms` in milliseconds, sizes in bytes.
 
     `transcoded_at` is ISO 8601 in UTC with microseconds; `codec` names what did the work, and
@@ -358,10 +345,24 @@ class TranscodeLog(_Record):
     modality: str | None = None
     attempt: int = 1
 
-    @property
-    def key(self) -> str:
-        """Key on the log: all messages of a study stay in order."""
-        return f"{self.tenant_id}/{self.study_instance_uid}"
+    @classmethod
+    def of(cls, meta: TranscodeMeta) -> Self:
+        """Begin the row of an attempt: it has not succeeded yet, and no time has passed."""
+        return cls(
+            tenant_id=meta.tenant_id,
+            study_instance_uid=meta.study_instance_uid,
+            series_instance_uid=meta.series_instance_uid,
+            sop_instance_uid=meta.sop_instance_uid,
+            transfer_syntax_uid=meta.transfer_syntax_uid,
+            target_transfer_syntax_uid=meta.target_transfer_syntax_uid,
+            file_path=meta.file_path,
+            file_size=meta.file_size,
+            succeeded=False,
+            duration_ms=0.0,
+            transcoded_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+            trace_id=meta.trace_id,
+            attempt=meta.attempt,
+        )
 
 
 @dataclass(frozen=True, slots=True)

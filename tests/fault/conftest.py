@@ -1,6 +1,9 @@
-"""One archive that all hostile tests attack in turn."""
+"""What fault tests share: one archive that all hostile tests attack in turn, a small disk."""
 
+import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +11,19 @@ import synthetic
 from hostile import END, HEAD, dimse, files, stow, unharmed
 from memory import wait_described
 from service import RunningArchive
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system in memory, as large as the module says (`DISK_MB`)."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("mounting a file system needs root")
+    size = f"size={request.module.DISK_MB}m"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 @pytest.fixture(scope="session")

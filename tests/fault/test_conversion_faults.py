@@ -5,7 +5,6 @@ Short in the suite; ``WADO_TEST_LARGE=1`` converts 4 GB, and ten thousand frames
 
 import os
 import resource
-import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -196,19 +195,6 @@ def _meta_of(tenant_id: str, ds: Dataset, entry: Any, path: str) -> DicomStoreMe
 
 
 # ------------------------------------------------------------------ a full disk
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A small file system in memory."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("mounting a file system needs root")
-    size = f"size={DISK_MB}m"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(disk)], check=True)
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 @pytest.mark.parametrize(("target", "quality"), [(EXPLICIT, 0), (BASELINE, 100)])

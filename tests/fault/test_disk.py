@@ -3,7 +3,6 @@
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,21 +13,7 @@ from service import RunningArchive, wait_until
 from wado.services.association import Peer
 from wado.services.storescu import SendSummary, send
 
-SIZE_MB = 40
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 40 MB in memory."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("mounting a file system needs root")
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m", "tmpfs", str(disk)], check=True
-    )
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+DISK_MB = 40
 
 
 def write(folder: Path, datasets: list[Dataset]) -> dict[str, Path]:

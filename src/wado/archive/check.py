@@ -13,12 +13,13 @@ from enum import StrEnum
 from functools import partial
 
 from wado.archive.aside import bring_back, deleted_files, quarantine, set_deleted_aside
-from wado.archive.derived import Copy, failure_line
+from wado.archive.derived import Copy
 from wado.archive.describe import correct_count, describe_series
 from wado.archive.digests import digest_of
 from wado.archive.journal import Entry, Journals, SeriesView, deleted_line
 from wado.archive.paths import DERIVED, derived_path, instance_path, journal_path
 from wado.archive.store import announce_instances
+from wado.archive.wanted_copies import forget
 from wado.dicom.part10 import read_file_meta
 from wado.dicom.uids import InstanceRef, SeriesRef
 from wado.errors import CannotUnderstand, NotFound
@@ -262,13 +263,12 @@ class _Check:
         else:
             return
 
-        def forget() -> None:
-            line = failure_line(entry.sop_instance_uid, entry.digest, uid, "")
-            store.append({journal_path(original.ref.series): line})
-            store.delete([path])
+        def remake() -> None:
+            copy_of = (entry.sop_instance_uid, uid)
+            forget(self._archive, self._journals, original.ref.series, [copy_of])
             self._announce_again([original])  # the consumer has it made again
 
-        yield _Fault(finding, path, detail, forget)
+        yield _Fault(finding, path, detail, remake)
 
     def _unknown_copies(self, ref: SeriesRef, copies: Iterable[StoredFile]) -> Iterator[_Fault]:
         """Find files that nothing announces, and that nobody is about to announce."""

@@ -10,10 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from wado.archive.copies import Converted, Converter, Made
-from wado.archive.derived import failure_line
 from wado.archive.digests import digest_of
 from wado.archive.image_conversion import convert_image
 from wado.archive.journal import Entry, Journals, SeriesView
@@ -21,6 +19,7 @@ from wado.archive.paths import derived_path, instance_path, journal_path
 from wado.archive.retrieve import Item
 from wado.archive.transcode_rules import is_video
 from wado.archive.video_conversion import convert_video
+from wado.archive.wanted_copies import forget
 from wado.dicom.uids import InstanceRef, SeriesRef, validate_uid
 from wado.errors import CannotUnderstand, CutShort, NotFound, OutOfResources, Unavailable, WadoError
 from wado.ports import Archive, Message
@@ -140,22 +139,14 @@ def _failed(row: TranscodeLog, found: Item, reason: str) -> Converted:
 
 def _row(found: Item, meta: TranscodeMeta, modality: str | None, began_s: float) -> TranscodeLog:
     entry = found.entry
-    return TranscodeLog(
-        tenant_id=meta.tenant_id,
-        study_instance_uid=meta.study_instance_uid,
-        series_instance_uid=meta.series_instance_uid,
-        sop_instance_uid=meta.sop_instance_uid,
+    return replace(
+        TranscodeLog.of(meta),
         transfer_syntax_uid=entry.transfer_syntax_uid,
-        target_transfer_syntax_uid=meta.target_transfer_syntax_uid,
         file_path=instance_path(found.ref),
         file_size=entry.file_size,
-        succeeded=False,
         duration_ms=round((time.monotonic() - began_s) * _MS_PER_S, 3),
-        transcoded_at=datetime.now(UTC).isoformat(timespec="microseconds"),
-        trace_id=meta.trace_id,
         number_of_frames=entry.number_of_frames,
         modality=modality,
-        attempt=meta.attempt,
     )
 
 
@@ -182,7 +173,7 @@ def announce(archive: Archive, journals: Journals, results: Iterable[Converted])
     """
     waiting: dict[SeriesRef, list[Converted]] = defaultdict(list)
     for result in results:
-        if _counts(archive, journals.view(result.series), result):
+        if _counts(archive, journals, journals.view(result.series), result):
             waiting[result.series].append(result)
     rows = [result.row for group in waiting.values() for result in group]
     if rows:
@@ -199,7 +190,7 @@ def _tell(
     """Append the lines of a series to its journal, if they hold for what it is then."""
     for _ in range(_MAX_TRIES):
         view = journals.view(ref)
-        group = [result for result in group if _counts(archive, view, result)]
+        group = [result for result in group if _counts(archive, journals, view, result)]
         lines = b"".join(result.line for result in group if not _is_told(view, result))
         if not lines or archive.store.append(
             {journal_path(ref): lines}, at=view.size if view else 0
@@ -208,7 +199,9 @@ def _tell(
     raise Unavailable("the journal changes all the time")
 
 
-def _counts(archive: Archive, view: SeriesView | None, result: Converted) -> bool:
+def _counts(
+    archive: Archive, journals: Journals, view: SeriesView | None, result: Converted
+) -> bool:
     """Whether the original is still there; if not, its copy goes, too."""
     row, copy = result.row, result.copy
     entry = _entry(view, row.sop_instance_uid, result.digest)
@@ -216,7 +209,7 @@ def _counts(archive: Archive, view: SeriesView | None, result: Converted) -> boo
         return entry is not None
     path = derived_path(result.ref, copy.transfer_syntax_uid)
     if entry is None:
-        _remove_superseded(archive, view, result.ref, copy.transfer_syntax_uid)
+        _remove_superseded(archive, journals, result.ref, copy.transfer_syntax_uid)
         return False
     version = archive.store.version(path)
     if version is None or version[1] != copy.file_size:
@@ -225,22 +218,21 @@ def _counts(archive: Archive, view: SeriesView | None, result: Converted) -> boo
 
 
 def _remove_superseded(
-    archive: Archive, view: SeriesView | None, ref: InstanceRef, target_uid: str
+    archive: Archive, journals: Journals, ref: InstanceRef, target_uid: str
 ) -> None:
     """Remove the copy of an original that was replaced, but not that of the one that is there.
 
     If it took the place of that one's copy, the journal forgets that, too: nobody may get pixels
     of what was replaced.
     """
-    path = derived_path(ref, target_uid)
+    path, view = derived_path(ref, target_uid), journals.view(ref.series)
     now = view.entries.get(ref.sop_instance_uid) if view else None
     known = now.derived.copies.get(target_uid) if now else None
-    if now is not None and known is not None:
+    if known is not None:
         with suppress(NotFound):
             if digest_of(archive.store, path) == known.digest:
                 return
-        line = failure_line(ref.sop_instance_uid, now.digest, target_uid, "")
-        archive.store.append({journal_path(ref.series): line})
+        forget(archive, journals, ref.series, [(ref.sop_instance_uid, target_uid)])
     archive.store.delete([path])
 
 

@@ -4,7 +4,7 @@ A note in the instance store holds how often it was begun. Who ends it, or gives
 takes that back; who dies can't.
 """
 
-from datetime import UTC, datetime
+from dataclasses import replace
 
 import orjson
 
@@ -76,20 +76,6 @@ class Unfinished:
 
 def fatal(meta: TranscodeMeta, times: int) -> Converted:
     """Put on record that a conversion killed whoever tried it, so many times."""
-    row = TranscodeLog(
-        tenant_id=meta.tenant_id,
-        study_instance_uid=meta.study_instance_uid,
-        series_instance_uid=meta.series_instance_uid,
-        sop_instance_uid=meta.sop_instance_uid,
-        transfer_syntax_uid=meta.transfer_syntax_uid,
-        target_transfer_syntax_uid=meta.target_transfer_syntax_uid,
-        file_path=meta.file_path,
-        file_size=meta.file_size,
-        succeeded=False,
-        duration_ms=0.0,
-        transcoded_at=datetime.now(UTC).isoformat(timespec="microseconds"),
-        trace_id=meta.trace_id,
-        reason=f"the webworker died {times} times while it worked on it, as one out of memory does",
-        attempt=times,
-    )
+    reason = f"the webworker died {times} times while it worked on it, as one out of memory does"
+    row = replace(TranscodeLog.of(meta), reason=reason, attempt=times)
     return Converted(row, meta.ref, meta.digest)
