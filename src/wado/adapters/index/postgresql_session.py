@@ -35,8 +35,8 @@ _KEEPALIVES = {
 # Where to begin is our choice (see `finders`): the planner has to follow, not to guess.
 _SET = """SELECT set_config('wado.tenant_id', %s, true), set_config('statement_timeout', %s, true),
     set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
-    set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true),
-    set_config('max_parallel_workers_per_gather', '0', true)"""
+    set_config('enable_mergejoin', 'off', true), set_config('enable_material', 'off', true),
+    set_config('jit', 'off', true), set_config('max_parallel_workers_per_gather', '0', true)"""
 _NEVER = 1 << 30
 _FULL = (errors.DiskFull, errors.OutOfMemory, errors.ConfigurationLimitExceeded)
 _UNMADE = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     ColumnElement,
     FromClause,
     Join,
     Select,
-    Subquery,
     and_,
     exists,
     func,
@@ -155,7 +155,9 @@ def page(search: Search) -> Statement:
         return _find(search, columns)
     is_walk = walks_keys(search)
     sorted_by = [_FOUND.c[name] for name in SORTED_BY] if is_walk else []
-    keys = _find(search, [*_keys(search), *sorted_by]).subquery("page")
+    # Found once, whatever the planner expects of it.
+    found = _find(search, [*_keys(search), *sorted_by])
+    keys = found.cte("page").prefix_with("MATERIALIZED", dialect="postgresql")
     rows = (
         select(*_row(search.query))
         .select_from(_rows_of(keys))
@@ -431,7 +433,7 @@ def _is_in(inside: FromClause, around: FromClause) -> ColumnElement[bool]:
     )
 
 
-def _rows_of(keys: Subquery) -> Join:
+def _rows_of(keys: CTE) -> Join:
     rows = keys.join(study, study.c.study_instance_uid == keys.c.study_instance_uid)
     if "series_instance_uid" not in keys.c:
         return rows
