@@ -14,6 +14,7 @@ from pydantic_settings import SettingsError
 from rich.console import Console
 
 from wado.errors import WadoError
+from wado.profile import check_profile, setting_fault
 from wado.settings import Settings, load_settings
 from wado.telemetry import configure_logging
 
@@ -98,10 +99,9 @@ def _said_plainly() -> Iterator[None]:
         yield
     except ValidationError as e:
         for fault in e.errors():
-            where = ".".join(str(part) for part in fault["loc"])
-            err.print(f"wado: setting {where}: {fault['msg']} (given: {fault['input']!r})")
+            err.print(f"wado: {setting_fault(fault)}", markup=False)
         sys.exit(2)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, SettingsError) as e:
+    except SettingsError as e:
         err.print(f"wado: the settings can't be read: {e}", markup=False)
         sys.exit(2)
     except (WadoError, FileNotFoundError, PermissionError) as e:
@@ -132,7 +132,10 @@ def _settings(
         config = Path("wado.toml")
     if config is not None and not config.is_file():
         raise typer.BadParameter(f"there is no settings file {config}", param_hint="--config")
-    settings = load_settings(config, **overrides)
+    try:
+        settings = load_settings(config, **overrides)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise SettingsError(f"{config}: {e}") from e
     configure_logging(settings.log_level)
     return settings
 
@@ -166,6 +169,7 @@ def up(
     from wado.supervisor import RunLock, Supervisor, run_folder, services  # noqa: PLC0415 - slow to load
 
     settings = _settings(config, root, http, dimse, aet)
+    check_profile(settings)
     began = time.monotonic()
 
     def ready() -> None:
@@ -211,6 +215,7 @@ def webworker(root: Root = None, config: Config = None) -> None:
 def _run_alone(kind: str, settings: Settings) -> None:
     from wado.supervisor import Supervisor, run_until_signalled, services  # noqa: PLC0415
 
+    check_profile(settings)
     chosen = services(settings, kind)
     if len(chosen) == 1:
         run_until_signalled(chosen[0].body)

@@ -1,9 +1,11 @@
 """What a profile asks of the settings: all that is wrong or missing is said at the start."""
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel
@@ -31,6 +33,13 @@ _EXAMPLES = {
         '# url = "s3://BUCKET/PREFIX"',
     ),
 }
+_FAULTS = {
+    "extra_forbidden": "there is no such setting",
+    "missing": "it must be given",
+    "tuple_type": "it should be a list",
+}
+"""What pydantic says in its own words, by kind."""
+_MAY_BE_SECRET = re.compile("key|password|secret")
 _PACKAGES = {
     "kafka": "confluent_kafka",
     "postgresql": "psycopg",
@@ -139,3 +148,21 @@ def _has_password(url: str) -> bool:
         return urlsplit(url).password is not None
     except ValueError:
         return False
+
+
+def setting_fault(fault: Mapping[str, Any]) -> str:
+    """Say in a line what is wrong with a setting.
+
+    Parameters
+    ----------
+    fault
+        One of `pydantic.ValidationError.errors`. What was given is not shown if it may be a secret.
+    """
+    where, given = "", fault["input"]
+    for part in fault["loc"]:
+        where += f", number {part + 1}" if isinstance(part, int) else f".{part}"
+    message = _FAULTS.get(fault["type"], fault["msg"])
+    if _MAY_BE_SECRET.search(where) or isinstance(given, Mapping):
+        return f"setting {where[1:]}: {message}"
+    given = shown(given) if isinstance(given, str) else given
+    return f"setting {where[1:]}: {message} (given: {given!r})"

@@ -27,6 +27,15 @@ class _Patient:
             self._stream.flush()
 
 
+class _OfLibraries(logging.Handler):
+    """What libraries log becomes a line like ours, with the name of the library as service."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        log = get_logger(record.name)
+        log.log(record.levelno, record.getMessage(), exc_info=record.exc_info)
+
+
 def configure_logging(level: str = "INFO") -> None:
     """Set up logging for this process."""
     human = sys.stderr.isatty()
@@ -47,7 +56,7 @@ def configure_logging(level: str = "INFO") -> None:
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Patient(sys.stderr))),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, handlers=[_OfLibraries()])
 
 
 def get_logger(service: str) -> structlog.typing.FilteringBoundLogger:

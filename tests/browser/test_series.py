@@ -16,11 +16,15 @@ from browser.viewer_page import (
     even_places,
     patient_points,
     window_greys,
+    windowed,
 )
 from service import RunningArchive
 
 CENTER, WIDTH = 40, 400
 """Window of the CT image that the corpus has in many transfer syntaxes."""
+
+FUNCTIONS = ["LINEAR", "LINEAR_EXACT", "SIGMOID", "OF_OURS"]
+"""VOI LUT functions of the Standard, and one that is none."""
 
 HTJ2K_SHA256 = "9d87240604f5d7522c6a8056ace6cefc2c8d6d0b07bd6e7303d5e5b21af9a49e"
 """The red, green and blue bytes of the corpus's lossless HTJ2K image, as OpenJPEG decodes it."""
@@ -35,6 +39,32 @@ def test_a_lossless_image_has_the_pixels_of_the_native_one(
     greys = window_greys(native, CENTER, WIDTH)
     places = even_places(greys)
     viewer.assert_greys(patient_points(native, places), [greys[place] for place in places])
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_window_has_its_voi_lut_function(
+    viewer: ViewerPage,
+    filled: RunningArchive,
+    sent: dict[str, Sent],
+    tmp_path: Path,
+    function: str,
+):
+    ds = dcmread(sent["implicit"].path)
+    number = 100 + FUNCTIONS.index(function)
+    ds.StudyInstanceUID = f"1.2.826.0.1.3680043.8.498.7.{number}"
+    ds.SeriesInstanceUID = f"{ds.StudyInstanceUID}.1"
+    ds.SOPInstanceUID = f"{ds.StudyInstanceUID}.1.1"
+    ds.file_meta.MediaStorageSOPInstanceUID = UID(ds.SOPInstanceUID)
+    # Of nobody that other tests look for: it stays in the list.
+    ds.PatientID, ds.PatientName, ds.StudyDate = "WINDOW", "WINDOW", "20200101"
+    ds.WindowCenter, ds.WindowWidth, ds.VOILUTFunction = CENTER, WIDTH, function
+    ds.save_as(tmp_path / "window.dcm")
+    send(filled, tmp_path / "window.dcm")
+    viewer.open_series(ds.StudyInstanceUID, ds.SeriesInstanceUID)
+    greys = windowed(ds, CENTER, WIDTH, function)
+    places = even_places(greys)
+    viewer.assert_greys(patient_points(ds, places), [greys[place] for place in places])
+    viewer.wait_window_text(WIDTH, CENTER)
 
 
 def test_a_palette_gives_its_colours(viewer: ViewerPage, sent: dict[str, Sent]):

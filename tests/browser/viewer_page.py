@@ -103,10 +103,20 @@ class ViewerPage:
 
 def window_greys(ds: Dataset, center: float, width: float) -> Greys:
     """Every pixel as 0-255, by the linear VOI LUT function (PS3.3 C.11.2.1.2.1)."""
+    return windowed(ds, center, width, "LINEAR")
+
+
+def windowed(ds: Dataset, center: float, width: float, function: str) -> Greys:
+    """Every pixel as 0-255, by a VOI LUT function (PS3.3 C.11.2.1.2 and .3); others are linear."""
     values = ds.pixel_array * float(ds.get("RescaleSlope", 1)) + float(
         ds.get("RescaleIntercept", 0)
     )
-    share = (values - (center - 0.5)) / (width - 1) + 0.5
+    if function == "SIGMOID":
+        share = 1 / (1 + np.exp(-4 * (values - center) / width))
+    elif function == "LINEAR_EXACT":
+        share = (values - center) / width + 0.5
+    else:
+        share = (values - (center - 0.5)) / (width - 1) + 0.5
     return np.asarray(np.clip(share, 0, 1) * 255)
 
 

@@ -22,9 +22,39 @@ def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *w
 def test_settings_file_that_is_no_toml(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "wado.toml").write_text("a = = b")
-    text = said(capsys, monkeypatch, "--config", str(tmp_path / "wado.toml"), "status")
-    assert text.startswith("wado: the settings can't be read: Invalid value (at line 1")
+    config = tmp_path / "wado.toml"
+    config.write_text("a = = b")
+    text = said(capsys, monkeypatch, "--config", str(config), "status")
+    assert text.startswith(f"wado: the settings can't be read: {config}: Invalid value (at line 1")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("[storage]\ncolour = 'x'", "storage.colour: there is no such setting (given: 'x')"),
+        (
+            "[[transcode.rules]]\ntarget = '1.2.840.10008.1.2.1'\nmodalities = 'MG'",
+            "transcode.rules, number 1.modalities: it should be a list (given: 'MG')",
+        ),
+        ("[storescp]\nport = '[/x]'", "storescp.port: Input should be a valid integer"),
+        ("[log]\nurl = ['kafka://']", "log.url: Input should be a valid string"),
+        ("[index]\nworkers = 'postgresql://a:s3cret@b/c'", "index.workers: there is no such"),
+        ("[server]\ndeidentification_key = 's3cret'", "server.deidentification_key: String"),
+    ],
+)
+def test_settings_that_are_wrong(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    written: str,
+    expected: str,
+) -> None:
+    config = tmp_path / "wado.toml"
+    config.write_text(written)
+    text = said(capsys, monkeypatch, "--config", str(config), "status")
+    assert text.startswith(f"wado: setting {expected}")
+    assert "s3cret" not in text
+    assert text.count("\n") == 1
 
 
 def test_setting_in_the_environment_that_is_no_json(

@@ -2,6 +2,8 @@
 
 import errno
 import io
+import json
+import subprocess
 import sys
 
 import pytest
@@ -24,3 +26,19 @@ def test_log_that_cannot_be_written_stops_nobody(monkeypatch: pytest.MonkeyPatch
         get_logger("test").error("disk full")
     finally:
         structlog.reset_defaults()
+
+
+def test_what_libraries_log_is_a_line_like_ours() -> None:
+    script = (
+        "import logging; from wado.telemetry import configure_logging; configure_logging()\n"
+        "logging.getLogger('pydicom').warning('odd %s', 'charset')\n"
+        "try: 1 / 0\n"
+        "except ZeroDivisionError: logging.getLogger('asyncio').exception('failed')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60
+    )
+    odd, failed = (json.loads(line) for line in done.stderr.splitlines())
+    assert (odd["service"], odd["event"], odd["level"]) == ("pydicom", "odd charset", "warning")
+    assert (failed["service"], failed["event"]) == ("asyncio", "failed")
+    assert "ZeroDivisionError" in failed["exception"]

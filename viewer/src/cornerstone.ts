@@ -10,6 +10,7 @@ import {
   Enums,
   imageLoader,
   init,
+  metaData,
   RenderingEngine,
   type StackViewport,
   type Types,
@@ -17,6 +18,7 @@ import {
 } from '@cornerstonejs/core';
 import { init as initLoader, wadors } from '@cornerstonejs/dicom-image-loader';
 import { type ReadonlySignal, signal } from '@preact/signals';
+import { type DicomObject, numbers, Tag, text } from './dicom_json';
 import { explain, explainDelay, originalOf } from './explain';
 import { type Form, formsOf } from './forms';
 import { FrameQueue } from './frame_queue';
@@ -88,7 +90,24 @@ function start(): void {
     maxWebWorkers: Math.max(1, Math.min(4, (navigator.hardwareConcurrency || 2) - 1)),
     beforeSend: async (_request, imageId) => ({ Accept: formOf(imageId)?.accept ?? '*/*' }),
   });
+  metaData.addProvider(voiLutModule, aboveThoseOfTheLoader);
   cache.setMaxCacheSize(cacheBytes * 1.25);
+}
+
+const aboveThoseOfTheLoader = 10_000;
+const voiLutFunctions = new Set<string>(Object.values(Enums.VOILUTFunctionType));
+
+/** The window of a frame. By the loader's own provider, `LINEAR` would be the function `L`. */
+function voiLutModule(type: string, imageId: unknown): object | undefined {
+  if (type !== Enums.MetadataModules.VOI_LUT || typeof imageId !== 'string') return undefined;
+  const object = wadors.metaDataManager.get(imageId) as unknown as DicomObject | undefined;
+  if (!object) return undefined;
+  const voiLUTFunction = [text(object, Tag.voiLUTFunction)].filter((f) => voiLutFunctions.has(f));
+  return {
+    windowCenter: numbers(object, Tag.windowCenter),
+    windowWidth: numbers(object, Tag.windowWidth),
+    voiLUTFunction,
+  };
 }
 
 const imageIdOf = (frame: Frame) => `wadors:${frame.address}`;
@@ -297,7 +316,9 @@ export class StackView {
 
   setWindow({ center, width }: Window): void {
     if (!this.stacked) return;
-    const voiRange = utilities.windowLevel.toLowHighRange(Math.max(1, width), center);
+    const { VOILUTFunction } = this.viewport.getProperties();
+    const { toLowHighRange } = utilities.windowLevel;
+    const voiRange = toLowHighRange(Math.max(1, width), center, VOILUTFunction);
     this.viewport.setProperties({ voiRange });
     this.viewport.render();
   }
@@ -413,14 +434,14 @@ export class StackView {
   private readonly onRendered = (): void => {
     const image = this.stacked && this.viewport.getCornerstoneImage();
     if (!image) return;
-    const { voiRange, invert } = this.viewport.getProperties();
+    const { voiRange, invert, VOILUTFunction } = this.viewport.getProperties();
     const camera = this.viewport.getCamera();
     const scale = this.element.clientHeight / (2 * (camera.parallelScale ?? 1));
     const shown = this.viewport.getCurrentImageIdIndex();
     this.update({
       drawn: shown === this.current.value.index && !this.current.value.problem,
       preview: null,
-      window: voiRange && !image.color ? windowOf(voiRange) : null,
+      window: voiRange && !image.color ? windowOf(voiRange, VOILUTFunction) : null,
       invert: (invert ?? false) !== (image.invert ?? false),
       zoom: scale * (image.columnPixelSpacing || 1),
       edges: edgesOf(camera, this.frames[shown]?.metadata),
@@ -428,7 +449,12 @@ export class StackView {
   };
 }
 
-function windowOf({ lower, upper }: Types.VOIRange): Window {
+function windowOf(
+  { lower, upper }: Types.VOIRange,
+  voiLutFunction?: Enums.VOILUTFunctionType,
+): Window {
+  if (voiLutFunction === Enums.VOILUTFunctionType.LINEAR_EXACT)
+    return { width: upper - lower, center: (lower + upper) / 2 };
   const { windowWidth, windowCenter } = utilities.windowLevel.toWindowLevel(lower, upper);
   return { width: windowWidth, center: windowCenter };
 }
