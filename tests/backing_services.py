@@ -19,8 +19,6 @@ from backing.program import Program
 _STOP_GRACE_S = 20.0
 Start = Callable[[Path], tuple[Sequence[Program], dict[str, Any]]]
 """Gets a folder; gives programs to run, and what their users need to know (as JSON)."""
-_STARTED: list[Program] = []
-"""Kept, or Python would complain of each child that nobody waited for."""
 
 
 @contextmanager
@@ -57,9 +55,19 @@ def shared(run_folder: Path, name: str, start: Start) -> dict[str, Any]:
             for program in programs:
                 program.kill()
             raise
-        _STARTED.extend(programs)
         record.write_text(json.dumps({"pids": [p.pid for p in programs], "values": values}))
+        for program in programs:
+            _leave(program)
         return values
+
+
+def _leave(program: Program) -> None:
+    """Leave a process to `stop_all`, mostly that of another process: Python shall not mourn it.
+
+    Who starts it may end before it does, and `Popen` complains of a child that runs still.
+    """
+    assert program.process is not None
+    program.process.returncode = 0
 
 
 def stop_all(run_folder: Path) -> None:
@@ -78,9 +86,6 @@ def stop_all(run_folder: Path) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
-    for program in _STARTED:
-        if program.process is not None:
-            program.process.poll()
 
 
 def _runs(pid: int) -> bool:

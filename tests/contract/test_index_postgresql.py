@@ -1,11 +1,15 @@
 """What only the index in PostgreSQL promises: tenants apart, counts right, growth bounded."""
 
+import os
 import random
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +20,6 @@ from sqlalchemy import select
 from sqlalchemy.dialects import postgresql as dialect
 
 from backing_postgresql import Database
-from contract import child
 from contract.index_data import KEYS, archive, one, said
 from contract.indexes import emptied, search, state, uids
 from wado.adapters.index import finders, migrations, postgresql_writes, statements
@@ -389,6 +392,27 @@ def test_tables_that_are_missing_are_named(no_tables: Database, act: Act) -> Non
     index.close()
 
 
+class TestBeforeStatistics:
+    """The planner does not know yet how many rows a tenant has; it must not take them for none."""
+
+    @pytest.mark.parametrize("is_of_others", [False, True], ids=["new index", "new tenant"])
+    def test_searches_end(
+        self, database: Database, superuser: psycopg.Connection, is_of_others: bool
+    ) -> None:
+        for table in TENANT_TABLES:
+            superuser.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+        index = PostgresqlIndex(database.url)
+        states = archive(800)
+        if is_of_others:
+            index.put([replace(s, tenant_id=f"of {n % 3} others") for n, s in enumerate(states)])
+            superuser.execute("ANALYZE")
+        index.put(states)
+        for level in (Level.STUDY, Level.SERIES):
+            for matches in KEYS:
+                index.search(Query("t", level, matches))  # raises when the server gives up
+        index.close()
+
+
 class TestMigration:
     def test_services_refuse_older_tables_and_bear_newer_ones(
         self, no_tables: Database, request: pytest.FixtureRequest
@@ -409,11 +433,30 @@ class TestMigration:
                 with pytest.raises(Unavailable, match="wado init"):
                     index.put([state()])
 
-    def test_several_at_once_make_one_set_of_tables(self, no_tables: Database) -> None:
-        def migrate() -> None:
-            prepare(no_tables.url, no_tables.owner_url, timeout_s=30)
-
-        child.complete(migrate, processes=3)
+    def test_several_at_once_make_one_set_of_tables(
+        self, no_tables: Database, tmp_path: Path
+    ) -> None:
+        urls = {"WADO_INDEX__URL": no_tables.url, "WADO_INDEX__OWNER_URL": no_tables.owner_url}
+        with ExitStack() as stack:
+            running = [
+                stack.enter_context(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "wado", "init", "--root", str(tmp_path / "data")],
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.PIPE,
+                        stderr=subprocess.STDOUT,
+                        env={**os.environ, **urls},
+                        cwd=tmp_path,
+                        text=True,
+                    )
+                )
+                for _ in range(3)
+            ]
+            for process in running:
+                stack.callback(process.kill)  # before it is waited for
+            told = [process.communicate(timeout=120)[0] for process in running]
+        assert [process.returncode for process in running] == [0, 0, 0], told
+        assert sum(f"from revision none to {migrations.HEAD}" in text for text in told) == 1, told
         index = PostgresqlIndex(no_tables.url)
         index.put([state()])
         assert len(search(index)) == 1

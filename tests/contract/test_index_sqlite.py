@@ -1,13 +1,15 @@
 """What only the index in a SQLite file promises."""
 
+import itertools
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, event, text
 
+from contract import child
 from contract.index_data import KEYS, archive, one, said
 from contract.indexes import Open, search, state, uids
 from wado.adapters.index import finders, migrations, statements
@@ -185,6 +187,24 @@ class TestPlans:
 
 class TestMigration:
     """An index of an earlier revision is brought up to date with what it holds."""
+
+    @pytest.mark.parametrize("after", [10, 25, 40])
+    def test_a_kill_amid_its_statements_leaves_an_index_that_can_be_made(
+        self, open_index: Open, after: int
+    ) -> None:
+        def make(reached: child.Reached) -> None:
+            number = itertools.count(1)
+
+            def done(*_: object) -> None:
+                if next(number) == after:
+                    reached()
+
+            event.listen(Engine, "after_cursor_execute", done)
+            open_index()
+
+        child.crash(make)
+        open_index().put([state()])
+        assert uids(search(open_index())) == ["1.2"]
 
     def test_of_revision_1(self, tmp_path: Path) -> None:
         from alembic import command  # noqa: PLC0415  # slow

@@ -5,7 +5,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
+from threading import Event, Timer
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,8 @@ from backing.program import free_port
 from contract import child
 from contract.message_logs import GROUP, Open, bodies, messages, take
 from real import require
+from service import wait_until
+from wado.adapters.message_log import kafka_publisher, kafka_reader
 from wado.adapters.message_log.kafka import KafkaMessageLog
 from wado.adapters.message_log.kafka_cluster import MAX_MESSAGE_BYTES, Cluster
 from wado.adapters.message_log.kafka_topics import prepare
@@ -71,6 +74,49 @@ class TestSizes:
         assert log.lag(Topic.STORAGE, GROUP) == 0
         log.publish(messages(long, "behind"))
         assert b"".join(bodies(take(log, 2))) == (long + "behind").encode()
+
+
+class TestThreads:
+    """What goes wrong in a thread of the log is told to whoever waits for it."""
+
+    def test_a_reader_that_fails_says_so(
+        self, open_kafka_log: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        log = open_kafka_log()
+        log.publish(messages("x"))
+
+        def broken(*_: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(kafka_reader, "_delivered", broken)
+        stop = Event()
+        too_late = Timer(30, stop.set)
+        too_late.start()
+        with pytest.raises(ZeroDivisionError):
+            next(log.read(Topic.STORAGE, GROUP, stop))
+        too_late.cancel()
+        monkeypatch.undo()
+        assert bodies(take(log, 1)) == [b"x"]
+
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+    def test_a_publisher_that_fails_is_replaced(
+        self, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        log = KafkaMessageLog(backing_kafka.prepared(url, _ONE, publish_timeout_s=1))
+        take_report = kafka_publisher._Reports.take
+
+        def broken(reports: kafka_publisher._Reports, error: Any, message: Any) -> None:
+            take_report(reports, error, message)
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(kafka_publisher._Reports, "take", broken)
+        publisher = log._publisher.get()
+        log.publish(messages("x"))
+        wait_until(lambda: not publisher.is_usable, timeout_s=20, reason="its thread ended")
+        monkeypatch.undo()
+        log.publish(messages("y"))
+        assert b"y" in bodies(take(log, 2))
+        log.close()
 
 
 class TestBacklog:

@@ -3,7 +3,7 @@
 import http.client
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
@@ -51,11 +51,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("content-length", "0")
             self.end_headers()
             return
-        s3 = http.client.HTTPConnection(self.server.s3, timeout=30)
-        s3.request(self.command, self.path, body, dict(self.headers.items()))
-        answer = s3.getresponse()
-        data = answer.read()
-        s3.close()
+        with closing(http.client.HTTPConnection(self.server.s3, timeout=30)) as s3:
+            s3.request(self.command, self.path, body, dict(self.headers.items()))
+            answer = s3.getresponse()
+            data = answer.read()
         if fate == "answer lost":
             self.close_connection = True
             return

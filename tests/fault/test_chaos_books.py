@@ -1,14 +1,18 @@
 """The chaos run must see what is wrong: lost, doubled, strange, or answered as it must not be."""
 
+import gc
 import json
+import socket
+import warnings
 from collections import Counter
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from chaos.images import Image, data_set_of
 from chaos.ledger import Answer, Ledger, Verdict
-from chaos.peers import of_status, of_store_response
+from chaos.peers import Target, by_pynetdicom, of_status, of_store_response
 from chaos.verify import Outcome
 
 IMAGE = Image("study", "series", 1, 16)
@@ -88,3 +92,29 @@ def test_images_are_the_same_each_time_and_differ_from_each_other() -> None:
     assert IMAGE.data_set() != other.data_set()
     assert IMAGE.series_instance_uid == other.series_instance_uid
     assert data_set_of(IMAGE.part10()) == IMAGE.data_set()
+
+
+@pytest.mark.parametrize("is_listening", [False, True])
+def test_a_sender_that_finds_nobody_leaves_no_socket(*, is_listening: bool) -> None:
+    """Left to the garbage collector it is blamed on a test that runs minutes later."""
+    answers: list[Answer] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        target = Target("", f"127.0.0.1:{server.getsockname()[1]}", "NOBODY")
+
+        def hang_up() -> None:
+            server.accept()[0].close()
+
+        hanging_up = Thread(target=hang_up)
+        if is_listening:
+            hanging_up.start()
+        else:
+            server.close()
+        gc.collect()  # what others left is not ours
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            by_pynetdicom(target)([IMAGE], lambda _, answer: answers.append(answer))
+            gc.collect()
+    if is_listening:
+        hanging_up.join()
+    assert [answer.verdict for answer in answers] == [Verdict.RETRYABLE]
+    assert [str(w.message) for w in caught if w.category is ResourceWarning] == []

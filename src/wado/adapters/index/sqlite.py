@@ -80,7 +80,11 @@ class SqliteIndex:
         _alive.add(self)
         with self._border(), self._write_lock, self._engine.connect() as connection:
             connection.execute(text("PRAGMA journal_mode=WAL"))
+            # The driver begins no transaction by itself: who was killed amid the statements would
+            # leave tables that the next can neither use nor make.
+            connection.execute(text("BEGIN IMMEDIATE"))
             migrate(connection)
+            connection.commit()
         with self._write() as writer:
             if not texts_are_right(writer):
                 rebuild_texts(writer)

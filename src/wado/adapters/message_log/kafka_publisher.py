@@ -122,7 +122,7 @@ class Publisher:
     @property
     def is_usable(self) -> bool:
         """False once the producer has met an error that it can't recover from."""
-        return self._fatal is None and not self._closing
+        return self._fatal is None and not self._closing and self._thread.is_alive()
 
     def send(self, records: Sequence[Record]) -> None:
         """Publish records; all are acknowledged on return.

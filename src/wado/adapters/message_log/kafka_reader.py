@@ -47,6 +47,8 @@ _LEAST_FETCHED_BYTES = 1 << 20
 _SETTLE_S = 0.3
 _COMMIT_S = 8.0
 _COMMIT_AGAIN_S = 0.05
+_HEARD_OF = 0.7
+"""Part of a session after which, at the latest, the last heartbeat may be a whole one ago."""
 
 _IS_LOST = frozenset({
     KafkaError.UNKNOWN_MEMBER_ID,
@@ -104,7 +106,7 @@ class KafkaReader:
         self._request: CommitRequest | None = None
         self._is_wanted = False
         self._turn = 0
-        self._failure: Unavailable | None = None
+        self._failure: Exception | None = None
         self._closing = False
         self._polled_s = time.monotonic()
         self._thread = Thread(target=self._serve, name=f"kafka-{group}", daemon=True)
@@ -166,7 +168,8 @@ class KafkaReader:
             if self._in_hand is None:
                 return None
             held, messages = self._in_hand
-            return KafkaBatch(messages, self._name, partial(self.commit, held), self.reject)
+            calls = partial(self.commit, held), partial(self._is_ours, held), self.reject
+            return KafkaBatch(messages, self._name, *calls)
 
     def commit(self, held: HeldPartition, end: int) -> None:
         """Move the group behind a batch that is in hand.
@@ -189,6 +192,9 @@ class KafkaReader:
                 return
             self._request = None
         raise request.failure or self._failure or Unavailable(f"Kafka: {self._name}: no answer")
+
+    def _is_ours(self, held: HeldPartition) -> bool:
+        return not held.is_lost and self._is_heard_of(_HEARD_OF)
 
     def _drop_in_hand(self) -> None:
         """Let go of a batch that is not to come again here: another reader waits for it."""
@@ -216,8 +222,9 @@ class KafkaReader:
                         self._changed.wait(_WORK_POLL_S)
         except KafkaException as e:
             self._fail(unavailable(f"reading {self._name}", e))
-        except RuntimeError as e:
-            self._fail(Unavailable(f"reading {self._name}: {e}"))
+        except Exception as e:  # noqa: BLE001 - for the caller, who would wait for ever
+            is_closed = isinstance(e, RuntimeError)
+            self._fail(Unavailable(f"reading {self._name}: {e}") if is_closed else e)
         finally:
             self._consumer.close()
 
@@ -336,9 +343,9 @@ class KafkaReader:
         metadata = reservation(reserved) if reserved else ""
         return TopicPartition(self._name, held.partition, offset, metadata)
 
-    def _is_heard_of(self) -> bool:
+    def _is_heard_of(self, part: float = 1.0) -> bool:
         """Whether the group can still count us in: not if this process was frozen for long."""
-        return time.monotonic() - self._polled_s < self._session_s
+        return time.monotonic() - self._polled_s < self._session_s * part
 
     def _sort_in(self) -> None:
         if not self._gathered:
@@ -463,7 +470,7 @@ class KafkaReader:
         for held in self._held.values():
             held.is_lost = True
 
-    def _fail(self, failure: Unavailable) -> None:
+    def _fail(self, failure: Exception) -> None:
         with self._changed:
             self._failure = self._failure or failure
             self._lose_all()
