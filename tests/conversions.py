@@ -11,6 +11,7 @@ from steps import batches
 from wado.archive.conversion import announce, convert
 from wado.archive.copies import Converter
 from wado.archive.retrieve import Item, copy_of
+from wado.archive.wanted_copies import order
 from wado.dicom.uids import InstanceRef
 from wado.ports import Archive
 from wado.records import DicomStoreMeta, Topic, TranscodeLog, TranscodeMeta
@@ -24,7 +25,7 @@ def stored(archive: Archive, source: Dataset | Path) -> DicomStoreMeta:
 
 def asked(meta: DicomStoreMeta, target: str = HTJ2K_RPCL, quality: int = 0) -> TranscodeMeta:
     """Ask for a copy."""
-    return TranscodeMeta.of(meta, target, quality)
+    return order(meta.ref, meta, target, quality, meta.trace_id)
 
 
 def made(converter: Converter, meta: TranscodeMeta) -> Path:

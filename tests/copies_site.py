@@ -92,7 +92,8 @@ class CopiesSite:
 
     def copy(self, sent: Sent, target_uid: str, quality: int = 0) -> bytes:
         """Make a copy, and announce it; its file."""
-        made = convert(self._converter, order(self.item(sent), target_uid, quality, ""))
+        found = self.item(sent)
+        made = convert(self._converter, order(found.ref, found.entry, target_uid, quality))
         assert made is not None
         assert announce(self.archive, self.journals, [made])
         derived = self.item(sent).entry.derived

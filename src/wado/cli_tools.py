@@ -31,7 +31,7 @@ from wado.archive.synthesize import synthesize as synthesize_archive
 from wado.bootstrap import open_archive, prepare_archive
 from wado.cli_progress import progress_bar
 from wado.dicom.uids import validate_tenant_id
-from wado.errors import InvalidRequest
+from wado.errors import InvalidRequest, NotFound
 from wado.ports import Archive
 from wado.records import Topic
 from wado.settings import Settings
@@ -124,7 +124,13 @@ def check_with_progress(
     out: Console,
     err: Console,
 ) -> bool:
-    """Check, drawing progress; whether nothing is wrong any more."""
+    """Check, drawing progress; whether nothing is wrong any more.
+
+    Raises
+    ------
+    NotFound
+        There is nothing of the tenant that is named.
+    """
     if tenant_id is not None:
         validate_tenant_id(tenant_id)
     with open_archive(settings) as archive, _counting(err, "checking") as update:
@@ -140,6 +146,8 @@ def check_with_progress(
         report = check_archive(
             archive, repair=repair, deep=deep, tenant_id=tenant_id, progress=show, settle=pause
         )
+    if tenant_id is not None and not (report.series or report.instances or report.problems):
+        raise NotFound(f"there is nothing of tenant {tenant_id}")
     for problem in report.problems[:_SHOWN]:
         state = "repaired" if problem.repaired else "WRONG"
         out.print(f"{state}: {problem.finding}: {problem.where} {problem.detail}", markup=False)
@@ -197,6 +205,11 @@ def reindex_with_progress(settings: Settings, *, stopped: bool, out: Console, er
         f"rebuilt {done.instances} instances in {done.series} series; "
         f"{done.quarantined} files moved to the quarantine"
     )
+    if done.unread:
+        out.print(
+            f"{done.unread} files could not be read (see the log) and are left out: once they "
+            "can be, wado check --repair announces them"
+        )
 
 
 def synthesize_with_progress(

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from wado.archive.copies import Converter
 from wado.archive.health import GROUPS
-from wado.archive.journal import Journals
+from wado.archive.journal import Journals, SeriesView
 from wado.archive.mass_conversion import Outcome, make_copies, queue_copies
 from wado.archive.pixel_workers import PixelWorkers
 from wado.archive.selection import JOURNAL_BYTES, Selection, ref_of, views
@@ -20,8 +20,8 @@ from wado.archive.wanted_copies import Found, Wish, forget, wanted_copies
 from wado.bootstrap import open_archive
 from wado.cli_progress import progress_bar
 from wado.dicom.sop_classes import transfer_syntax
-from wado.dicom.uids import validate_uid
-from wado.errors import InvalidRequest
+from wado.dicom.uids import SeriesRef, validate_uid
+from wado.errors import InvalidRequest, Unreadable
 from wado.ports import Archive
 from wado.records import Topic, TranscodeMeta
 from wado.settings import Settings
@@ -82,6 +82,7 @@ class _Work:
     err: Console
     journals: Journals
     found: Found = field(default_factory=Found)
+    passed_over: int = 0
 
     @property
     def wish(self) -> Wish:
@@ -90,12 +91,21 @@ class _Work:
 
     def wanted(self) -> Iterator[TranscodeMeta]:
         """Walk the copies that are to be made."""
-        series = views(self.archive, self.journals, self.chosen)
-        return wanted_copies(self.journals, series, self.chosen, self.wish, self.found)
+        return wanted_copies(
+            self.archive.store, self.journals, self.views(), self.chosen, self.wish, self.found
+        )
+
+    def views(self) -> Iterator[SeriesView]:
+        """Walk the chosen series; those whose journal can't be read are told."""
+        return views(self.archive, self.journals, self.chosen, self._pass_over)
+
+    def _pass_over(self, ref: SeriesRef, why: Unreadable) -> None:
+        self.passed_over += 1
+        self.err.print(f"passed over: {ref.tenant_id} {ref.path}: {why}", markup=False)
 
 
 def transcode_stored(settings: Settings, asked: Asked, *, out: Console, err: Console) -> bool:
-    """Do what is asked for; whether nothing failed.
+    """Do what is asked for; whether nothing failed, and no series was passed over.
 
     Raises
     ------
@@ -119,12 +129,13 @@ def transcode_stored(settings: Settings, asked: Asked, *, out: Console, err: Con
         )
         if asked.remove:
             _remove(work)
-            return True
+            return not work.passed_over
         work.wish.check()
         if asked.dry_run:
             _say_what_would_be(work)
-            return True
-        return _order(work) if asked.queue else _make(work)
+            return not work.passed_over
+        is_done = _order(work) if asked.queue else _make(work)
+        return is_done and not work.passed_over
 
 
 # ------------------------------------------------------------------ made here
@@ -174,7 +185,7 @@ def _summarise(work: _Work, done: Outcome, began_s: float) -> None:
     found, out = work.found, work.out
     there = found.there + done.nothing
     out.print(
-        f"{done.made} copies made, {done.failed} failed, {there} were there; "
+        f"{done.made} copies made, {done.failed} failed, {there} needed none; "
         f"{found.instances} instances looked at in {seconds:.1f} s"
     )
     if done.made:
@@ -259,7 +270,7 @@ def _remove(work: _Work) -> None:
     removed: Counter[str] = Counter()
     size = 0
     with _bar(work, "removing") as update:
-        for view in views(work.archive, work.journals, work.chosen):
+        for view in work.views():
             unwanted = {
                 (item.ref.sop_instance_uid, uid): copy.file_size
                 for item in work.chosen.items(view)

@@ -5,9 +5,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
+from threading import Event
 from typing import TypeVar
 
 from rich.console import Console
@@ -83,9 +84,9 @@ def verify_stored(settings: Settings, asked: Asked, *, out: Console, err: Consol
         if report.wrong and asked.repair:
             removed, ordered = mend(archive, journals, settings.transcode, report.wrong)
             out.print(f"{removed} copies removed, {ordered} ordered anew from the webworkers")
-        elif any(checked.chosen.transfer_syntax_uid for checked in report.wrong):
+        elif any(checked.is_bad_copy for checked in report.wrong):
             out.print("run it with --repair to have bad copies made anew")
-    return not report.wrong
+    return report.is_good
 
 
 def _check_all(
@@ -100,7 +101,9 @@ def _check_all(
     selection = asked.selection(settings)
     task = bar.add_task("looking", total=None)
     chosen: Iterable[Chosen] = everything(
-        views(archive, journals, selection), selection, originals=asked.originals
+        views(archive, journals, selection, report.pass_over),
+        selection,
+        originals=asked.originals,
     )
     if asked.sample:
         chosen = sample_of(chosen, asked.sample, seed)
@@ -114,11 +117,19 @@ def _check_all(
     frames = _FRAMES if asked.sample else 0
     max_pixels = settings.transcode.max_pixels
     verifier = Verifier(archive, journals, pixels, max_pixels, frames, seed)
-    with ThreadPoolExecutor(workers, "verify") as pool, closing(pixels):
+    with ThreadPoolExecutor(workers, "verify") as pool, closing(pixels), _set_at_end(verifier.stop):
         for checked in _several(pool, verifier.check, chosen, 2 * workers):
             report.count(checked)
             text = f"{report.copies} copies, {report.originals} originals, {len(report.wrong)} bad"
             bar.update(task, description=text, advance=1)
+
+
+@contextmanager
+def _set_at_end(stop: Event) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        stop.set()
 
 
 def _several(
@@ -157,6 +168,14 @@ def _summarise(report: Report, asked: Asked, seed: int, began_s: float, out: Con
     for reason, count in report.not_decoded.most_common():
         out.print(f"  not decoded: {count} x {reason}", markup=False)
     _show_wrong(report.wrong, out)
+    _show_unread(report, out)
+
+
+def _show_unread(report: Report, out: Console) -> None:
+    if report.unread:
+        out.print(f"WRONG: {len(report.unread)} x series whose journal the disk does not give")
+    for ref, why in report.unread[:_SHOWN]:
+        out.print(f"  {ref.tenant_id} {ref.path}: {why}", markup=False)
 
 
 def _show_wrong(wrong: list[Checked], out: Console) -> None:

@@ -20,6 +20,7 @@ WadoError                        500  0110  processing failure
 ├── NotOffered                   501  0122  the Standard names it; this archive does not do it
 ├── OutOfResources               503  A700
 ├── Unavailable                  503  A700  a service we depend on does not answer; try again
+│   └── Unreadable                          a stored file that the disk does not give
 ├── AssociationRejected          502  0110  a peer rejected our association
 └── InvalidMessage               500  0110  a message that can never be processed
 """
@@ -128,6 +129,10 @@ class OutOfResources(WadoError, http=503, dimse=0xA700):
 
 class Unavailable(WadoError, http=503, dimse=0xA700):
     """A service we depend on does not answer; trying again may help."""
+
+
+class Unreadable(Unavailable):
+    """A stored file can't be read now, by a damaged disk for example; others perhaps can."""
 
 
 class AssociationRejected(WadoError, http=502):

@@ -61,6 +61,10 @@ class Batch(Protocol):
         """
         ...
 
+    def is_ours(self) -> bool:
+        """Whether no other reader has it by now; asks nobody. Only `commit` knows for sure."""
+        ...
+
     def reject(self, message: Delivered, reason: str) -> None:
         """Copy a message that can never be processed to ``<topic>_dlq``; durable on return.
 
@@ -129,8 +133,8 @@ class MessageLog(Protocol):
         """Publish dead letters again and remove them from the dead-letter queue; how many."""
         ...
 
-    def trim(self, topic: Topic, *, keep_s: float) -> int:
-        """Forget messages that every known group committed and that are older than `keep_s`."""
+    def trim(self, topic: Topic, groups: Collection[str], *, keep_s: float) -> int:
+        """Forget messages that all of `groups` committed and that are older than `keep_s`."""
         ...
 
     def close(self) -> None:

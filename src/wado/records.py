@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
+from hashlib import sha256
 from typing import Any, Literal, Self
 
 import orjson
@@ -276,7 +277,8 @@ class TranscodeMeta(_OfInstance):
     """A copy of an instance in another transfer syntax is to be made.
 
     It holds for the original with this `digest` alone. `quality` (1 to 100) is that of a lossy
-    copy; 0: it must be lossless. `attempt` counts from 1.
+    copy; 0: it must be lossless. `attempt` counts from 1. `requested_at` is ISO 8601 in UTC with
+    microseconds, written once; a message of an earlier version has none.
     """
 
     tenant_id: str
@@ -292,29 +294,22 @@ class TranscodeMeta(_OfInstance):
     trace_id: str
     quality: int = 0
     attempt: int = 1
-
-    @classmethod
-    def of(cls, meta: DicomStoreMeta, target_transfer_syntax_uid: str, quality: int = 0) -> Self:
-        """Ask for a copy of an instance as it was announced."""
-        return cls(
-            tenant_id=meta.tenant_id,
-            study_instance_uid=meta.study_instance_uid,
-            series_instance_uid=meta.series_instance_uid,
-            sop_instance_uid=meta.sop_instance_uid,
-            sop_class_uid=meta.sop_class_uid,
-            transfer_syntax_uid=meta.transfer_syntax_uid,
-            target_transfer_syntax_uid=target_transfer_syntax_uid,
-            file_path=meta.file_path,
-            file_size=meta.file_size,
-            digest=meta.digest,
-            trace_id=meta.trace_id,
-            quality=quality,
-        )
+    requested_at: str = ""
 
     @property
     def key(self) -> str:
         """Key on the log: their order does not matter, so the work is spread by instance."""
         return f"{self.tenant_id}/{self.sop_instance_uid}"
+
+    @property
+    def request_id(self) -> str:
+        """Name of this request: the same in all its attempts, and when its message comes again."""
+        told = (
+            *(self.tenant_id, self.study_instance_uid, self.series_instance_uid),
+            *(self.sop_instance_uid, self.digest, self.target_transfer_syntax_uid),
+            *(self.trace_id, self.requested_at),
+        )
+        return sha256("\0".join(told).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +317,9 @@ class TranscodeLog(_OfStudy):
     """What came of an attempt to make a copy; `duration_ms` in milliseconds, sizes in bytes.
 
     `transcoded_at` is ISO 8601 in UTC with microseconds; `codec` names what did the work, and
-    `reason` says why there is no copy. `attempt` counts from 1.
+    `reason` says why there is no copy. `request_id` and `attempt` (from 1) are the key: an attempt
+    that is told of again is the same row. `requested_transfer_syntax_uid` may be another than that
+    of the target, where it does not fit.
     """
 
     tenant_id: str
@@ -337,6 +334,9 @@ class TranscodeLog(_OfStudy):
     duration_ms: float
     transcoded_at: str
     trace_id: str
+    request_id: str
+    requested_at: str
+    requested_transfer_syntax_uid: str
     derived_path: str | None = None
     derived_size: int | None = None
     reason: str | None = None
@@ -348,6 +348,7 @@ class TranscodeLog(_OfStudy):
     @classmethod
     def of(cls, meta: TranscodeMeta) -> Self:
         """Begin the row of an attempt: it has not succeeded yet, and no time has passed."""
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
         return cls(
             tenant_id=meta.tenant_id,
             study_instance_uid=meta.study_instance_uid,
@@ -359,8 +360,11 @@ class TranscodeLog(_OfStudy):
             file_size=meta.file_size,
             succeeded=False,
             duration_ms=0.0,
-            transcoded_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+            transcoded_at=now,
             trace_id=meta.trace_id,
+            request_id=meta.request_id,
+            requested_at=meta.requested_at or now,
+            requested_transfer_syntax_uid=meta.target_transfer_syntax_uid,
             attempt=meta.attempt,
         )
 

@@ -443,7 +443,7 @@ class TelemetrySettings(_Section):
     stuck_after_s: float = Field(
         300.0,
         gt=0,
-        description="Seconds at one batch, load or flush after which a process is not alive.",
+        description="Seconds without progress after which a process is not alive.",
     )
 
 

@@ -1,6 +1,7 @@
 """`wado up`: the four services as processes of one parent, which starts again what dies."""
 
 import ctypes
+import faulthandler
 import fcntl
 import json
 import multiprocessing
@@ -12,11 +13,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from types import FrameType
 from typing import Any, Self
 
@@ -33,6 +34,8 @@ from wado.telemetry import configure_logging, get_logger
 _log = get_logger("supervisor")
 _PR_SET_PDEATHSIG = 1
 _STOP_GRACE_S = 20.0
+_END_WITHIN_S = 30.0
+"""How long a service may take to end; then it hangs, and a process that does nothing is ended."""
 _READY_WITHIN_S = 60.0
 _FIRST_RESTART_DELAY_S = 0.2
 _LONGEST_RESTART_DELAY_S = 10.0
@@ -41,6 +44,8 @@ _QUICK_DEATHS = 5
 """Deaths in a row, each soon after the start, by which an archive that never was ready gives up."""
 _FATAL_EXIT = 3
 """Exit code of a service that can't work with these settings: it is not started again."""
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 Body = Callable[[Event], None]
 
@@ -61,15 +66,45 @@ class Service:
 
 
 def run_until_signalled(body: Body) -> None:
-    """Run a service in this process; SIGTERM and SIGINT set its event."""
+    """Run a service in this process; SIGTERM and SIGINT set its event.
+
+    Once it is set, by a part of the service that failed, too, the process has to end: if a thread
+    of it hangs, it says where all are, and exits.
+    """
     stop = Event()
+    hears, tells = os.pipe()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
+        # Not `stop.set()`: the thread that this interrupts may hold the lock of the event.
+        os.write(tells, b"!")
+
+    def hear() -> None:
+        os.read(hears, 1)
         stop.set()
 
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
-    body(stop)
+    def see_to_the_end() -> None:
+        stop.wait()
+        faulthandler.dump_traceback_later(_END_WITHIN_S, exit=True)
+
+    for work in (hear, see_to_the_end):
+        Thread(target=work, name=work.__name__, daemon=True).start()
+    for number in _STOP_SIGNALS:
+        signal.signal(number, on_signal)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+    try:
+        body(stop)
+    finally:
+        stop.set()
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Keep signals until a process that is started here can hear them: it would lose them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
 
 
 def with_archive(settings: Settings, run: Callable[[Archive, Event], None]) -> Body:
@@ -165,6 +200,7 @@ def server_body(settings: Settings) -> Body:
             settings.server,
             stop,
             default_tenant=settings.storage.default_tenant,
+            stuck_after_s=settings.telemetry.stuck_after_s,
         )
 
     return with_archive(settings, run)
@@ -270,16 +306,16 @@ class Supervisor:
     services: Sequence[Service]
     say: Callable[[str], None]
     ready: Callable[[], None] | None = None
-    _stop: Event = field(default_factory=Event)
+    _is_stopping: bool = False
     _announced: bool = False
 
     def run(self) -> None:
         """Keep the services alive until SIGTERM or SIGINT; calls `ready` once they answer."""
-        signal.signal(signal.SIGTERM, self._on_signal)
-        signal.signal(signal.SIGINT, self._on_signal)
+        for number in _STOP_SIGNALS:
+            signal.signal(number, self._on_signal)
         deadline = time.monotonic() + _READY_WITHIN_S
         try:
-            while not self._stop.is_set():
+            while not self._is_stopping:
                 self._start_due()
                 if not self._announced and self.ready and is_ready(self.settings):
                     self._announced = True
@@ -293,7 +329,7 @@ class Supervisor:
             self._stop_all()
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._stop.set()
+        self._is_stopping = True
 
     def _wait(self, seconds: float) -> None:
         """Sleep until a service dies or `seconds` are over."""
@@ -301,7 +337,7 @@ class Supervisor:
         if sentinels:
             multiprocessing.connection.wait(sentinels, timeout=seconds)
         else:
-            self._stop.wait(seconds)
+            time.sleep(seconds)
 
     def _start_due(self) -> None:
         now, started = time.monotonic(), False
@@ -313,7 +349,8 @@ class Supervisor:
                     args=(service, self.settings.log_level, os.getpid()),
                     name=service.name,
                 )
-                service.process.start()
+                with _signals_later():
+                    service.process.start()
                 service.started_s = now
                 started = True
         if started and self.ready:
@@ -326,10 +363,10 @@ class Supervisor:
                 continue
             code = service.process.exitcode
             service.process = None
-            if self._stop.is_set():
+            if self._is_stopping:
                 continue
             if code == _FATAL_EXIT:
-                self._stop.set()
+                self._is_stopping = True
                 raise Unavailable(f"{service.name} can't work with these settings")
             steady = now - service.started_s >= _STEADY_S
             service.quick_deaths = 0 if steady else service.quick_deaths + 1
@@ -345,7 +382,7 @@ class Supervisor:
 
     def _stop_all(self) -> None:
         """Receivers first, so that what they took still goes its way."""
-        self._stop.set()
+        self._is_stopping = True
         for service in self.services:
             if service.process is not None and service.process.is_alive():
                 with suppress(ProcessLookupError):

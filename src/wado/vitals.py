@@ -6,9 +6,9 @@ has one address for its metrics, and one that is stuck is seen from outside.
 
 import mmap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, local
 from typing import Final, Literal, get_args
 
 Metric = Literal[
@@ -60,6 +60,7 @@ Activity = Literal[
     "commit files",
     "transcode",
     "transcode video",
+    "commitment",
 ]
 """What a thread can be at; none of it takes minutes without progress, unless something hangs."""
 
@@ -94,6 +95,7 @@ class Board:
 
 
 _lock = Lock()
+_mine = local()
 _row = Board(["alone"]).row("alone")
 
 
@@ -116,14 +118,37 @@ def at(activity: Activity) -> Iterator[None]:
     """Say what this thread is at; one thread at a time for each activity."""
     column = _COLUMNS[activity]
     _row[column] = time.monotonic()
+    _mine.activity = activity
     try:
         yield
     finally:
+        _mine.activity = None
         _row[column] = 0.0
 
 
-def goes_on(activity: Activity) -> None:
-    """Say that what is done at the moment makes progress, however long it takes in all."""
+def joining() -> Callable[[], None]:
+    """Make what a thread that helps this one calls first: from then on it is at the same."""
+    activity = getattr(_mine, "activity", None)
+
+    def join() -> None:
+        _mine.activity = activity
+
+    return join
+
+
+def last(activity: Activity) -> float:
+    """When what is done at the moment went on (`time.monotonic`); 0 if nobody is at it."""
+    return _row[_COLUMNS[activity]]
+
+
+def goes_on(activity: Activity | None = None) -> None:
+    """Say that what is done at the moment makes progress, however long it takes in all.
+
+    By itself it is what this thread is at, if it is at something.
+    """
+    activity = activity or getattr(_mine, "activity", None)
+    if activity is None:
+        return
     column = _COLUMNS[activity]
     if _row[column]:
         _row[column] = time.monotonic()

@@ -334,34 +334,38 @@ class TestDeadLetters:
 
 
 class TestTrim:
-    def test_forgets_what_every_group_committed(self, log: MessageLog) -> None:
+    def test_forgets_what_each_group_committed(self, log: MessageLog) -> None:
         log.publish(messages(*range(10)))
         take(log, 10, group="fast")
         take(log, 4, group="slow", max_messages=4)
-        assert log.trim(Topic.STORAGE, keep_s=0) == 4
+        assert log.trim(Topic.STORAGE, ["fast", "slow"], keep_s=0) == 4
         assert bodies(take(log, 6, group="slow")) == [str(n).encode() for n in range(4, 10)]
 
     def test_keeps_what_is_young(self, log: MessageLog) -> None:
         log.publish(messages(1, 2))
         take(log, 2)
-        assert log.trim(Topic.STORAGE, keep_s=60) == 0
+        assert log.trim(Topic.STORAGE, [GROUP], keep_s=60) == 0
 
-    def test_keeps_all_when_no_group_is_known(self, log: MessageLog) -> None:
+    def test_keeps_all_until_each_group_has_begun(self, log: MessageLog) -> None:
         log.publish(messages(1, 2))
-        assert log.trim(Topic.STORAGE, keep_s=0) == 0
-        assert bodies(take(log, 2)) == [b"1", b"2"]
-
-    def test_a_group_is_known_once_it_reads(self, log: MessageLog) -> None:
-        assert nothing_comes(log, group="waiting")
-        log.publish(messages(1, 2))
+        take(log, 2, group="of-others")
+        assert log.trim(Topic.STORAGE, [GROUP], keep_s=0) == 0
         take(log, 2)
-        assert log.trim(Topic.STORAGE, keep_s=0) == 0
+        assert log.trim(Topic.STORAGE, [GROUP, "not-begun"], keep_s=0) == 0
+        assert bodies(take(log, 2, group="not-begun")) == [b"1", b"2"]
+
+    def test_groups_of_others_hold_nothing(self, log: MessageLog) -> None:
+        assert nothing_comes(log, group="of-others")
+        log.publish(messages(*range(5)))
+        take(log, 1, group="slow-of-others", max_messages=1)
+        take(log, 4, max_messages=4)
+        assert log.trim(Topic.STORAGE, [GROUP], keep_s=0) == 4
 
     def test_offsets_go_on(self, open_log: Open) -> None:
         log = open_log()
         log.publish(messages(*range(1200)))
         take(log, 1200)
-        assert log.trim(Topic.STORAGE, keep_s=0) >= 1199
+        assert log.trim(Topic.STORAGE, [GROUP], keep_s=0) >= 1199
         log.close()
         log = open_log()
         log.publish(messages("next"))
@@ -371,14 +375,15 @@ class TestTrim:
     def test_a_new_group_begins_at_what_is_left(self, log: MessageLog) -> None:
         log.publish(messages(1, 2, 3))
         take(log, 2, max_messages=2)
-        log.trim(Topic.STORAGE, keep_s=0)
+        log.trim(Topic.STORAGE, [GROUP], keep_s=0)
         assert log.lag(Topic.STORAGE, "new") == 1
         assert bodies(take(log, 1, group="new")) == [b"3"]
 
     def test_disturbs_no_publisher(self, log: MessageLog) -> None:
         log.publish(messages(*range(3000)))
         take(log, 3000)
-        trimming = threading.Thread(target=log.trim, args=(Topic.STORAGE,), kwargs={"keep_s": 0})
+        given = (Topic.STORAGE, [GROUP]), {"keep_s": 0}
+        trimming = threading.Thread(target=log.trim, args=given[0], kwargs=given[1])
         trimming.start()
         log.publish(messages("new"))
         trimming.join()

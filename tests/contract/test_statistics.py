@@ -46,7 +46,8 @@ def made(uid: str, second: int, **values: Any) -> TranscodeLog:
         "number_of_frames": 3,
         "duration_ms": 4.0,
     }
-    return replace(done, **{**sizes, **values})
+    asked = {"requested_transfer_syntax_uid": values.get("target_transfer_syntax_uid", HTJ2K)}
+    return replace(done, **{**sizes, **asked, **values})
 
 
 def failed(uid: str, second: int, reason: str | None, **values: Any) -> TranscodeLog:
@@ -55,7 +56,8 @@ def failed(uid: str, second: int, reason: str | None, **values: Any) -> Transcod
 
 
 def load(warehouse: Warehouse, *rows: TranscodeLog) -> None:
-    warehouse.load("dicom_transcode_log", [row.to_json() for row in rows], "a-0-0-0")
+    each = [replace(row, request_id=f"{n:032x}") for n, row in enumerate(rows)]
+    warehouse.load("dicom_transcode_log", [row.to_json() for row in each], "a-0-0-0")
 
 
 def test_attempts_by_transfer_syntax(warehouse: Warehouse) -> None:
@@ -119,6 +121,8 @@ def test_what_went_well_later_is_no_failure(warehouse: Warehouse) -> None:
         failed("1.3", 2, "it took too long", attempt=2),
         made("1.3", 3, target_transfer_syntax_uid=NATIVE),
         made("1.3", 3, tenant_id="other"),
+        failed("1.4", 1, "it crashed"),
+        made("1.4", 2, target_transfer_syntax_uid=NATIVE, requested_transfer_syntax_uid=HTJ2K),
     )
     found = failures(warehouse, tenant_id="t")
     assert {(f.reason, f.count) for f in found} == {("another one", 1), ("it took too long", 1)}

@@ -78,25 +78,31 @@ class TestLoad:
         (row,) = warehouse.query(f"SELECT * FROM {table}")
         assert row == {f.name: getattr(record, f.name) for f in fields(record)}
 
-    def test_each_attempt_to_transcode_is_a_row(self, warehouse: Warehouse) -> None:
-        attempts = [FAILED.to_json(), FAILED.to_json(), TRANSCODE.to_json()]
-        warehouse.load("dicom_transcode_log", attempts, "a-0-0-2")
+    def test_each_attempt_to_transcode_is_a_row_once(self, warehouse: Warehouse) -> None:
+        """Also if it is told of again, at another time and with another end."""
+        first, later = replace(FAILED, attempt=1), "2026-12-01T10:00:00.000000+00:00"
+        other = replace(TRANSCODE, request_id="0" * 32)
+        attempts = [replace(TRANSCODE, attempt=1), other, first]
+        warehouse.load("dicom_transcode_log", [row.to_json() for row in attempts], "a-0-0-2")
+        again = [replace(first, transcoded_at=later, reason="it died"), FAILED]
+        warehouse.load("dicom_transcode_log", [row.to_json() for row in again], "a-0-3-4")
         rows = warehouse.query(
-            "SELECT succeeded, reason, count(*) AS attempts FROM dicom_transcode_log"
-            " GROUP BY succeeded, reason ORDER BY attempts"
+            "SELECT request_id, attempt, succeeded, reason, transcoded_at FROM dicom_transcode_log"
+            " ORDER BY request_id, attempt"
         )
-        assert rows == [
-            {"succeeded": True, "reason": None, "attempts": 1},
-            {"succeeded": False, "reason": FAILED.reason, "attempts": 2},
+        assert [tuple(row.values()) for row in rows] == [
+            (other.request_id, 2, True, None, other.transcoded_at),
+            (first.request_id, 1, False, "it died", later),
+            (first.request_id, 3, False, FAILED.reason, FAILED.transcoded_at),
         ]
 
     def test_the_queries_of_the_documents(self, warehouse: Warehouse) -> None:
-        attempts = [FAILED.to_json(), FAILED.to_json(), TRANSCODE.to_json()]
-        warehouse.load("dicom_transcode_log", attempts, "a-0-0-2")
+        rows = [replace(FAILED, attempt=1), FAILED, TRANSCODE]
+        warehouse.load("dicom_transcode_log", [row.to_json() for row in rows], "a-0-0-2")
         text = (DOCS / "operations" / "transcoding.md").read_text(encoding="utf-8")
         failures, costs = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
         (failed,) = warehouse.query(failures)
-        assert (failed["reason"], failed["images"]) == (FAILED.reason, 2)
+        assert (failed["reason"], failed["images"], failed["attempts"]) == (FAILED.reason, 1, 2)
         assert failed["latest"] == FAILED.transcoded_at
         (made,) = warehouse.query(costs)
         assert made["frames_per_second"] == pytest.approx(10_000 / 0.0125)

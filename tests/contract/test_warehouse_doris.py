@@ -15,7 +15,7 @@ from backing import doris
 from backing.doris import Ports
 from backing.program import free_port
 from backing_doris import address_of, make_tables, open_doris, shared_doris
-from contract.warehouses import ACCESS, IMAGE, STATE, STORE, stores
+from contract.warehouses import ACCESS, IMAGE, STATE, STORE, TRANSCODE, stores
 from wado.adapters.warehouse.doris import DorisAddress, DorisWarehouse
 from wado.adapters.warehouse.doris_init import prepare
 from wado.adapters.warehouse.doris_rows import in_parts, layout
@@ -77,6 +77,25 @@ class TestPrepare:
         ]
         warehouse.load("wado_access_log", [replace(ACCESS, user_agent="x").to_json()], "a")
         assert warehouse.query("SELECT user_agent FROM wado_access_log") == [{"user_agent": "x"}]
+
+    def test_gives_an_empty_table_the_key_of_a_later_version(self, address: DorisAddress) -> None:
+        earlier = """CREATE TABLE `dicom_transcode_log` (
+            `tenant_id` VARCHAR(64) NOT NULL, `transcoded_at` DATETIME(6) NOT NULL)
+            ENGINE = OLAP DUPLICATE KEY (`tenant_id`) DISTRIBUTED BY HASH (`tenant_id`) BUCKETS 1
+            PROPERTIES ("replication_num" = "1")"""
+        make_tables(address)
+        run(address, "DROP TABLE dicom_transcode_log")
+        run(address, earlier)
+        (said,) = make_tables(address)
+        assert said.startswith("made table dicom_transcode_log anew")
+        with closing(open_doris(address)) as warehouse:
+            assert warehouse.load("dicom_transcode_log", [TRANSCODE.to_json()], "a-0-0-0")
+            assert warehouse.count("dicom_transcode_log") == 1
+        run(address, "DROP TABLE dicom_transcode_log")
+        run(address, earlier)
+        run(address, "INSERT INTO dicom_transcode_log VALUES ('t', '2026-11-01 10:00:00')")
+        with pytest.raises(InvalidRequest, match="has rows, and a key of an earlier version"):
+            make_tables(address)
 
     @pytest.mark.parametrize(
         ("change", "by", "named"),

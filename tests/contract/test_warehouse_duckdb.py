@@ -174,16 +174,33 @@ def _load_and_close(warehouse: Warehouse, label: str) -> None:
     warehouse.close()
 
 
-def test_a_table_of_an_earlier_version_gets_the_columns_it_lacks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_attempt", [True, False])
+def test_a_table_of_an_earlier_version_gets_the_columns_and_the_key_it_lacks(
+    tmp_path: Path, has_attempt: bool
+) -> None:
     path = tmp_path / "warehouse" / "warehouse.duckdb"
-    later = ("codec", "number_of_frames", "modality", "attempt")
+    later = ["codec", "number_of_frames", "modality", *([] if has_attempt else ["attempt"])]
+    later += ["request_id", "requested_at", "requested_transfer_syntax_uid"]
     old = replace(FAILED, codec=None, number_of_frames=None, modality=None)
     with closing(DuckdbWarehouse(path)) as warehouse:
-        warehouse.load("dicom_transcode_log", [old.to_json()], "a-0-0-0")
+        for n in range(2):
+            row = replace(old, sop_instance_uid=f"1.{n}", request_id=str(n))
+            warehouse.load("dicom_transcode_log", [row.to_json()], f"a-0-{n}-{n}")
     with closing(duckdb.connect(str(path))) as connection:
+        connection.execute(
+            "CREATE TABLE old AS SELECT * FROM dicom_transcode_log;"
+            "DROP TABLE dicom_transcode_log; ALTER TABLE old RENAME TO dicom_transcode_log"
+        )
         for name in later:
             connection.execute(f"ALTER TABLE dicom_transcode_log DROP COLUMN {name}")
     with closing(DuckdbWarehouse(path)) as warehouse:
-        warehouse.load("dicom_transcode_log", [TRANSCODE.to_json()], "a-0-1-1")
-        rows = warehouse.query("SELECT * FROM dicom_transcode_log ORDER BY attempt NULLS FIRST")
-    assert rows == [asdict(replace(old, attempt=None)), asdict(TRANSCODE)]  # type: ignore[arg-type]
+        for n in range(2):
+            assert warehouse.load("dicom_transcode_log", [TRANSCODE.to_json()], f"a-0-2-{n}")
+        found = warehouse.query("SELECT * FROM dicom_transcode_log ORDER BY sop_instance_uid")
+    attempt = 3 if has_attempt else 1
+    kept = replace(old, attempt=attempt, requested_at=old.transcoded_at)
+    assert found == [
+        asdict(replace(kept, sop_instance_uid="1.0", request_id="earlier-1")),
+        asdict(replace(kept, sop_instance_uid="1.1", request_id="earlier-2")),
+        asdict(TRANSCODE),
+    ]

@@ -100,7 +100,7 @@ class Shown:
 
     def rows(self) -> list[dict[str, Any]]:
         """All that the queue has recorded."""
-        return self.archive.warehouse.query("SELECT * FROM dicom_transcode_log")
+        return self.archive.warehouse.query("SELECT * FROM dicom_transcode_log ORDER BY attempt")
 
 
 @pytest.fixture(scope="module")

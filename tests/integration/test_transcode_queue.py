@@ -20,6 +20,7 @@ import pytest
 import backing_kafka
 import copies
 import synthetic
+import videos
 from backing import s3 as s3_server
 from contract.stores import s3_endpoint, s3_place
 from copies import EXPLICIT_VR_LITTLE_ENDIAN, HTJ2K_RPCL, deflated, derived_of
@@ -27,6 +28,8 @@ from service import RunningArchive, wait_until
 from wado.adapters.message_log.kafka import KafkaMessageLog
 from wado.archive.conversion import convert
 from wado.archive.copies import Converted, Converter
+from wado.archive.health import VIDEO_GROUP
+from wado.archive.transcode_rules import is_video
 from wado.ports import Archive
 from wado.records import Topic, TranscodeMeta
 from wado.services import transcode_worker
@@ -187,6 +190,58 @@ def test_webworkers_share_the_queue_and_make_each_copy_once(
     assert all(made[number] for number in (0, 1)), "both had a part in it"
     assert set((made[0] + made[1]).values()) == {1}
     assert on_kafka[0].log.lag(Topic.TRANSCODE_LOG, "wado-warehouse") == len(datasets)
+
+
+def test_a_video_is_converted_while_images_go_on(
+    on_kafka: list[Archive], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the group of videos, which has an offset of its own in each partition."""
+    made: list[tuple[int, bool]] = []
+    began, images_are_done = threading.Event(), threading.Event()
+
+    def watched(converter: Converter, meta: TranscodeMeta) -> Converted | None:
+        number = next(n for n, a in enumerate(on_kafka) if a.log is converter.archive.log)
+        made.append((number, is_video(meta.transfer_syntax_uid)))
+        if made[-1][1]:
+            began.set()
+            assert images_are_done.wait(WITHIN_S), "the video holds up images"
+        return convert(converter, meta)
+
+    monkeypatch.setattr(transcode_worker, "convert", watched)
+    log = on_kafka[0].log
+    video = videos.instance(videos.content("mpeg2.ts"), videos.MPEG_2_HIGH)
+    images = [deflated(ds) for ds in synthetic.ct_series(20)]
+    copies.store(on_kafka[0], video)
+    stop = Event()
+    services = [Thread(target=transcode_worker.run, args=(a, stop)) for a in on_kafka]
+    for service in services:
+        service.start()
+    try:
+        assert began.wait(WITHIN_S)
+        copies.store(on_kafka[0], *images)
+        wait_until(
+            lambda: all(derived_of(on_kafka[0], ds).copies for ds in images),
+            timeout_s=WITHIN_S,
+            reason="all images have copies",
+        )
+        assert not derived_of(on_kafka[0], video).copies
+        assert log.lag(Topic.TRANSCODE, VIDEO_GROUP), "the video is not committed"
+        images_are_done.set()
+        for group in (GROUP, VIDEO_GROUP):
+            wait_until(
+                lambda group=group: log.lag(Topic.TRANSCODE, group) == 0,  # type: ignore[misc]
+                timeout_s=WITHIN_S,
+                reason=f"{group} has committed all",
+            )
+    finally:
+        images_are_done.set()
+        stop.set()
+        for service in services:
+            service.join()
+    assert list(derived_of(on_kafka[0], video).copies) == [videos.H264]
+    assert [is_of_video for _, is_of_video in made].count(True) == 1
+    assert len(made) == 1 + len(images)
+    assert not list(log.dead_letters(Topic.TRANSCODE))
 
 
 def test_what_a_dead_webworker_had_in_hand_goes_to_another(

@@ -7,6 +7,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,11 +46,11 @@ def warehouse(
 
 
 def test_the_queries_of_the_page(warehouse: Warehouse) -> None:
-    rows = [TRANSCODE.to_json(), FAILED.to_json(), FAILED.to_json()]
-    warehouse.load("dicom_transcode_log", rows, "a-0-0-2")
+    rows = [TRANSCODE, FAILED, replace(FAILED, attempt=1)]
+    warehouse.load("dicom_transcode_log", [row.to_json() for row in rows], "a-0-0-2")
     failures, costs = (warehouse.query(sql) for sql in blocks("sql"))
     (failure,) = failures
-    assert (failure["reason"], failure["images"]) == (FAILED.reason, 2)
+    assert (failure["reason"], failure["images"], failure["attempts"]) == (FAILED.reason, 1, 2)
     assert failure["latest"] == FAILED.transcoded_at
     (cost,) = costs
     assert cost["images"] == 1

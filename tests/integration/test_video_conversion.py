@@ -63,7 +63,8 @@ class Videos:
         """Convert what is stored."""
         source = str(ds.file_meta.TransferSyntaxUID)
         target_uid = target_uid or (source if source in H264 else MPEG_4)
-        meta = replace(order(self.item(ds), target_uid, 0, ""), attempt=attempt)
+        found = self.item(ds)
+        meta = replace(order(found.ref, found.entry, target_uid), attempt=attempt)
         given = TranscodeSettings.model_validate(settings)
         pixels = PixelWorkers(workers=1, timeout_s=60, max_memory_bytes=1 << 30)
         try:

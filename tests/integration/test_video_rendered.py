@@ -123,6 +123,15 @@ def test_what_can_not_be_converted_is_said_with_the_reason(site: CopiesSite):
     assert site.get(sent, "/rendered", "*/*").content == stream(sent.data)
 
 
+def test_who_asks_for_frames_is_told_what_to_ask_for(site: CopiesSite):
+    sent = stored(site, "h264.mp4", MPEG_4, PatientID="frames")
+    for path, accept in (("/frames/1", "*/*"), ("/frames/1", AS_VIDEO), ("/htj2k/1", "*/*")):
+        answer = site.get(sent, path, accept)
+        assert answer.status_code == 404
+        assert "no frames to be decoded one by one: ask for …/pixeldata" in answer.json()["reason"]
+    assert stream(sent.data) in site.get(sent, "/pixeldata", "*/*").content
+
+
 def test_an_mp4_file_with_h264_stays_as_it_is(site: CopiesSite):
     sent = stored(site, "h264.mp4", MPEG_4)
     answer = site.get(sent, "/rendered", "*/*")

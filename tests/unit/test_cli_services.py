@@ -44,6 +44,17 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     return run_it
 
 
+@pytest.mark.parametrize("command", ["up", "server", "storescp", "consumer", "webworker"])
+def test_a_service_without_its_settings_says_in_plain_lines_what_to_add(
+    run, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "wado.toml").write_text('profile = "distributed"\n')
+    code, text = run(command)
+    assert code == 1
+    assert text.startswith('wado: profile = "distributed" needs services')
+    assert "\n[log]\nurl = " in text
+
+
 class TestInit:
     def test_on_one_machine_nothing_else_is_needed(self, run) -> None:
         code, text = run("init")
@@ -84,6 +95,15 @@ class TestStatus:
         assert code == 0
         assert "storage_queue" in text
         assert "empty" not in text
+
+
+@pytest.mark.parametrize("command", ["check", "transcode", "verify", "transcode --dry-run"])
+def test_a_tenant_of_which_there_is_nothing_is_no_tenant_with_nothing_wrong(
+    run, command: str
+) -> None:
+    code, text = run(*command.split(), "--tenant", "radiolgy")
+    assert code == 1
+    assert "there is nothing of tenant radiolgy" in text
 
 
 def test_reindex_wants_to_hear_that_all_is_stopped(run, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import yaml
 from kubernetes_validate.utils import validate
 
 from wado.adapters.message_log.kafka_cluster import DEFAULT_PARTITIONS
-from wado.archive.health import GROUPS
+from wado.archive.health import GROUPS, VIDEO_GROUP
 from wado.cli import app
 from wado.profile import check_profile
 from wado.records import Topic
@@ -198,17 +198,24 @@ def test_pods_run_our_commands_and_are_probed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "topic"), [("consumer", Topic.STORAGE), ("webworker", Topic.TRANSCODE)]
+    ("name", "topic", "groups"),
+    [
+        ("consumer", Topic.STORAGE, [GROUPS[Topic.STORAGE]]),
+        ("webworker", Topic.TRANSCODE, [GROUPS[Topic.TRANSCODE], VIDEO_GROUP]),
+    ],
 )
-def test_lag_scales_services_up_to_the_partitions(name: str, topic: Topic) -> None:
+def test_lag_scales_services_up_to_the_partitions(
+    name: str, topic: Topic, groups: list[str]
+) -> None:
     scaled = yaml.safe_load((DEPLOY / "kubernetes" / "lag" / f"{name}.yaml").read_text())
     assert scaled["spec"]["scaleTargetRef"]["name"] == f"wado-{name}"
     assert scaled["spec"]["maxReplicaCount"] == DEFAULT_PARTITIONS
-    trigger = scaled["spec"]["triggers"][0]["metadata"]
+    triggers = [trigger["metadata"] for trigger in scaled["spec"]["triggers"]]
     settings = load_settings(BASE / "wado.toml")
-    assert settings.log.url == f"kafka://{trigger['bootstrapServers']}"
-    assert trigger["topic"] == topic
-    assert trigger["consumerGroup"] == GROUPS[topic]
+    for trigger in triggers:
+        assert settings.log.url == f"kafka://{trigger['bootstrapServers']}"
+        assert trigger["topic"] == topic
+    assert [trigger["consumerGroup"] for trigger in triggers] == groups
 
 
 # ------------------------------------------------------------------ systemd

@@ -3,6 +3,7 @@
 import multiprocessing
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -53,3 +54,29 @@ def test_what_a_process_is_at_ends_with_it():
     with vitals.at("describe"):
         vitals.use(board.row("a"))  # a new process in place of one that died at it
         assert board.busy_s("a") == {}
+
+
+def test_a_thread_says_that_what_it_is_at_goes_on(monkeypatch: pytest.MonkeyPatch):
+    board, now = Board(["one"]), [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    vitals.use(board.row("one"))
+    vitals.goes_on()  # at nothing: nothing to say
+    with vitals.at("catalogue"):
+        now[0] = 150.0
+        with ThreadPoolExecutor(1) as others:
+            others.submit(vitals.goes_on).result()
+        assert board.busy_s("one") == {"catalogue": 50.0}
+        vitals.goes_on()
+        assert board.busy_s("one") == {"catalogue": 0.0}
+    vitals.goes_on()
+    assert board.busy_s("one") == {}
+
+
+def test_threads_that_help_say_that_it_goes_on(monkeypatch: pytest.MonkeyPatch):
+    board, now = Board(["one"]), [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    vitals.use(board.row("one"))
+    with vitals.at("catalogue"), ThreadPoolExecutor(1, initializer=vitals.joining()) as others:
+        now[0] = 150.0
+        others.submit(vitals.goes_on).result()
+        assert board.busy_s("one") == {"catalogue": 0.0}

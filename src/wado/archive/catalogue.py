@@ -4,24 +4,27 @@ The order is index, then journal and records; the caller commits last. A crash a
 batch, and each step is idempotent (DESIGN §5.2).
 """
 
+import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from threading import Thread
 
 import orjson
 
-from wado.archive.aside import bring_back, quarantine
+from wado import vitals
+from wado.archive.aside import bring_back, quarantine, set_deleted_aside
 from wado.archive.attributes import image_of, state_of
 from wado.archive.delete import delete_instances
-from wado.archive.derived import NOTHING
-from wado.archive.growth import Growth, grow
-from wado.archive.journal import Entry, Journals, journal_line, metadata_of
+from wado.archive.growth import OVERTAKEN, Growth, grow, must_be_ours
+from wado.archive.journal import Journals, SeriesView, journal_line, metadata_of
+from wado.archive.reading import must_answer, must_give_others, reading
+from wado.archive.retrieve import Item
 from wado.archive.store import as_stored
 from wado.archive.transcode_rules import targets
+from wado.archive.wanted_copies import Standing, order, standing
 from wado.dicom.describe import Description, describe
 from wado.dicom.uids import InstanceRef, SeriesRef
 from wado.errors import (
@@ -30,6 +33,7 @@ from wado.errors import (
     InvalidRequest,
     NotFound,
     Unavailable,
+    Unreadable,
     WadoError,
 )
 from wado.ports import Archive, Batch, Delivered, Message
@@ -40,11 +44,15 @@ from wado.records import (
     DicomStateMeta,
     DicomStoreMeta,
     Topic,
-    TranscodeMeta,
 )
+from wado.telemetry import get_logger
 
+_log = get_logger("consumer")
 _READ_AHEAD = 16
 """So many files of a store elsewhere are read at a time."""
+_TRIES = 3
+_PAUSE_S = 2.0
+"""Before a file that can't be read is tried again; each time so much longer."""
 _LARGE_LINE_BYTES = 256 << 10
 _MAX_BYTES = 32 << 20
 """Metadata held at a time: a batch of large multi-frame objects is catalogued in several steps."""
@@ -64,35 +72,139 @@ class Catalogued:
     """What it is to be converted to: transfer syntax and quality."""
 
 
-def catalogue_batch(archive: Archive, journals: Journals, batch: Batch) -> int:
+def catalogue_batch(
+    archive: Archive,
+    journals: Journals,
+    batch: Batch,
+    pause: Callable[[float], object] = time.sleep,
+) -> int:
     """Catalogue a batch of `storage_queue`; how many instances are new, changed or deleted.
 
     A message or a file that can never be processed goes to the dead letters, its file to the
-    quarantine, each with the reason. The batch is not committed here.
+    quarantine, each with the reason. A file that can't be read is tried again behind the others,
+    and then a dead letter, too; it stays where it is. The batch is not committed here.
+
+    Parameters
+    ----------
+    archive, journals, batch
+        What is catalogued, and where.
+    pause
+        Waits, for so many seconds, before files are tried again; it may raise Unavailable.
 
     Raises
     ------
     Unavailable
-        A service does not answer; the batch comes again.
+        A service does not answer, or another reader has the batch by now; the batch comes again.
     """
     read: dict[str, Catalogued] = {}
+    unread: dict[Delivered, Unreadable] = {}
     size = done = 0
     for message, read_it in _readings(archive, journals, batch):
-        item = _read_message(archive, batch, message, read_it)
+        vitals.goes_on()
+        try:
+            item = _read_message(archive, batch, message, read_it)
+        except Unreadable as e:
+            must_answer(archive.store)
+            unread[message] = e
+            continue
         if item is None:
             continue
         if isinstance(item, DicomDeleteMeta):
             # What was announced before it, is catalogued before it: one order.
-            done += catalogue(archive, journals, read.values())
+            done += catalogue(archive, journals, read.values(), still_ours=batch.is_ours)
             read, size = {}, 0
-            done += delete_instances(archive, journals, item)
+            must_be_ours(batch.is_ours)
+            _forget_deleted(archive, unread, item)
+            done += _delete(archive, journals, batch, message, item, pause)
             continue
         read[item.meta.file_path] = item
         size += len(item.line)
         if size > _MAX_BYTES:
-            done += catalogue(archive, journals, read.values())
+            done += catalogue(archive, journals, read.values(), still_ours=batch.is_ours)
             read, size = {}, 0
-    return done + catalogue(archive, journals, read.values())
+    done += catalogue(archive, journals, read.values(), still_ours=batch.is_ours)
+    return done + _try_again(archive, journals, batch, unread, pause)
+
+
+def _try_again(
+    archive: Archive,
+    journals: Journals,
+    batch: Batch,
+    unread: dict[Delivered, Unreadable],
+    pause: Callable[[float], object],
+) -> int:
+    """Read again what could not be read, a few times; what still can't, is a dead letter.
+
+    One bad place on a disk must not stop what comes after it: when the disk is mended, the dead
+    letters are replayed.
+    """
+    done = 0
+    for number in range(1, _TRIES):
+        if unread:
+            pause(_PAUSE_S * number)
+        for message in list(unread):
+            vitals.goes_on()
+            read = partial(_read_announced, archive, journals, message)
+            try:
+                item = _read_message(archive, batch, message, read)
+            except Unreadable as e:
+                unread[message] = e
+                continue
+            del unread[message]
+            if isinstance(item, Catalogued):
+                done += catalogue(archive, journals, [item], still_ours=batch.is_ours)
+    metas = {message: DicomStoreMeta.from_json(message.body) for message in unread}
+    paths = {meta.file_path for meta in metas.values()}
+    for tenant_id in {meta.tenant_id for meta in metas.values()}:
+        must_give_others(archive.store, tenant_id, paths)
+    for message, meta in metas.items():
+        said = f"{meta.sop_instance_uid}: its file can't be read, while others can: "
+        after = "; it stays where it is; once the disk is mended: wado dlq replay"
+        _reject(batch, message, f"{said}{unread[message]}{after}")
+        reason = str(unread[message])
+        _log.error("not catalogued", path=meta.ref.path, tenant_id=meta.tenant_id, reason=reason)
+    return done
+
+
+def _delete(
+    archive: Archive,
+    journals: Journals,
+    batch: Batch,
+    message: Delivered,
+    deletion: DicomDeleteMeta,
+    pause: Callable[[float], object],
+) -> int:
+    """Carry out a deletion in its turn: it may not take what is stored after it.
+
+    One that meets a journal that can't be read is a dead letter in the end, too.
+    """
+    for number in range(1, _TRIES + 1):
+        must_be_ours(batch.is_ours)
+        try:
+            return delete_instances(archive, journals, deletion, batch.is_ours)
+        except Unreadable as e:
+            must_give_others(archive.store, deletion.tenant_id, ())
+            if number == _TRIES:
+                _reject(batch, message, f"{deletion.ref.path}: not all of it was deleted: {e}")
+        if number < _TRIES:
+            pause(_PAUSE_S * number)
+    return 0
+
+
+def _forget_deleted(
+    archive: Archive, unread: dict[Delivered, Unreadable], deletion: DicomDeleteMeta
+) -> None:
+    """Set aside what is deleted and could not be read: no tombstone tells of it."""
+    for message in list(unread):
+        meta = DicomStoreMeta.from_json(message.body)
+        if deletion.covers(meta.ref):
+            set_deleted_aside(archive.store, [meta.file_path])
+            del unread[message]
+
+
+def _reject(batch: Batch, message: Delivered, reason: str) -> None:
+    must_be_ours(batch.is_ours)
+    batch.reject(message, reason)
 
 
 def _readings(
@@ -107,7 +219,7 @@ def _readings(
             yield message, partial(_read_announced, archive, journals, message)
         return
     waiting: deque[tuple[Delivered, Callable[[], Catalogued]]] = deque()
-    with ThreadPoolExecutor(_READ_AHEAD) as threads:
+    with ThreadPoolExecutor(_READ_AHEAD, initializer=vitals.joining()) as threads:
         for message in batch.messages:
             read = partial(_read_announced, archive, journals, message)
             if _announces_file(message):
@@ -131,7 +243,8 @@ def _announces_file(message: Delivered) -> bool:
 def _read_announced(archive: Archive, journals: Journals, message: Delivered) -> Catalogued:
     meta = _meta_of(message)
     assert isinstance(meta, DicomStoreMeta)
-    return read_instance(archive, _not_outdated(archive, journals, meta, meta.ref.series))
+    with reading(meta.file_path):
+        return read_instance(archive, _not_outdated(archive, journals, meta, meta.ref.series))
 
 
 def _read_message(
@@ -141,7 +254,7 @@ def _read_message(
         meta = _meta_of(message)
         ref = meta.ref
     except (InvalidMessage, InvalidRequest) as e:
-        batch.reject(message, str(e))
+        _reject(batch, message, str(e))
         return None
     if isinstance(meta, DicomDeleteMeta):
         return meta
@@ -152,7 +265,8 @@ def _read_message(
         return _read_deleted(archive, batch, message, meta)
     except CannotUnderstand as e:
         # In this order: after a crash in between, the file is still there to say why.
-        batch.reject(message, f"{ref.sop_instance_uid}: {e}")
+        _reject(batch, message, f"{ref.sop_instance_uid}: {e}")
+        must_be_ours(batch.is_ours)
         quarantine(archive.store, meta.file_path, str(e))
     return None
 
@@ -177,9 +291,10 @@ def _read_deleted(
     if _is_deleted_later(batch, message, meta.ref):
         return None
     store = archive.store
+    must_be_ours(batch.is_ours)  # or a deletion that others read after it would be undone
     if bring_back(store, meta.ref, digest=meta.digest) or store.version(meta.file_path):
         return read_instance(archive, as_stored(archive, meta))
-    batch.reject(message, f"the file {meta.file_path} is not there")
+    _reject(batch, message, f"the file {meta.file_path} is not there")
     return None
 
 
@@ -219,12 +334,14 @@ def read_instance(archive: Archive, meta: DicomStoreMeta) -> Catalogued:
         The file is not there.
     CannotUnderstand
         The file can't be read as DICOM, or holds what can't be written down as DICOM JSON.
-    Unavailable
+    Unreadable
         The file can't be read now.
     """
-    with archive.store.open(meta.file_path) as file:
+    path = meta.file_path
+    with reading(path), archive.store.open(path) as file:
 
         def read(offset: int, length: int) -> bytes:
+            vitals.goes_on()
             file.seek(offset)
             return file.read(length)
 
@@ -236,10 +353,8 @@ def read_instance(archive: Archive, meta: DicomStoreMeta) -> Catalogued:
             state = state_of(meta, description.metadata, 0) if large else None
             copies = targets(archive.transcode, image, has_pixels=description.pixel is not None)
             return Catalogued(meta, image, line, state, copies)
-        except (WadoError, MemoryError):
+        except (WadoError, MemoryError, OSError):
             raise
-        except OSError as e:
-            raise Unavailable(f"reading {meta.file_path}: {e.strerror or e}") from e
         except Exception as e:  # one file must not stop all the others, whatever it holds
             raise CannotUnderstand(f"can't be catalogued: {type(e).__name__}: {e}") from e
 
@@ -249,11 +364,13 @@ def catalogue(
     journals: Journals,
     items: Iterable[Catalogued],
     publish: Callable[[list[Message]], None] | None = None,
+    still_ours: Callable[[], bool] | None = None,
 ) -> int:
     """Put instances into index, journals and record topics; how many are new or changed.
 
     Copies that are to be made are announced when that is done: who makes them reads the journals.
     `publish` takes the records in place of the message log (a rebuild loads them itself).
+    `still_ours` tells whether no other consumer has these instances in hand.
 
     Raises
     ------
@@ -281,11 +398,12 @@ def catalogue(
         states.append(state)
         messages.append(Message(Topic.DICOM_STATE, state.key, state.to_json()))
         messages += [Message(Topic.DICOM_IMAGE, i.image.key, i.image.to_json()) for i in group]
-        conversions += [m for i in group for m in _conversions(i, known)]
+        conversions += [m for i in group for m in _conversions(archive, i, seen)]
         # Empty, too: who wrote what is known already may have died before it was flushed.
         growths.append(Growth(ref, seen, b"".join(i.line for i in fresh)))
     if not states:
         return 0
+    must_be_ours(still_ours)
     archive.index.put(states, flush=False)
     overtaken: list[SeriesRef] = []
     # Visible once it is written; the three flushes together take as long as the longest of them.
@@ -294,27 +412,31 @@ def catalogue(
         lambda: (publish or archive.log.publish)(messages),
         archive.index.flush,
     )
+    if still_ours and not still_ours():
+        overtaken = list(by_series)  # the records may have come behind those of others
     if overtaken:
         for ref in overtaken:
             _take_back(archive, journals, ref, by_series[ref])
-        raise Unavailable("another consumer has gone on with what this one was at")
+        raise Unavailable(OVERTAKEN)
     if conversions:
         archive.log.publish(conversions)
     return sum(growth.lines.count(b"\n") for growth in growths)
 
 
-def _conversions(item: Catalogued, known: Mapping[str, Entry]) -> Iterator[Message]:
+def _conversions(archive: Archive, item: Catalogued, seen: SeriesView | None) -> Iterator[Message]:
     """Announce the copies of an instance that are to be made.
 
     Of an instance that was sent again, those that are there, or could not be made, are left out.
     """
     meta = item.meta
-    entry = known.get(meta.sop_instance_uid)
-    derived = entry.derived if entry and entry.digest == meta.digest else NOTHING
+    entry = seen.entries.get(meta.sop_instance_uid) if seen and item.copies else None
+    found = None
+    if seen and entry and entry.digest == meta.digest:
+        found = Item(meta.ref, entry, seen)
     for target_uid, quality in item.copies:
-        if target_uid in derived.copies or target_uid in derived.failures:
+        if found and standing(archive.store, found, target_uid) is not Standing.MISSING:
             continue
-        wanted = TranscodeMeta.of(meta, target_uid, quality)
+        wanted = order(meta.ref, meta, target_uid, quality, meta.trace_id)
         yield Message(Topic.TRANSCODE, wanted.key, wanted.to_json())
 
 
@@ -353,23 +475,12 @@ def _take_back(
 
 
 def _all_at_once(first: Callable[[], None], *others: Callable[[], None]) -> None:
-    """Run functions at the same time, each in a thread; the first error of any is raised."""
-    errors: list[BaseException] = []
-
-    def guarded(function: Callable[[], None]) -> None:
-        try:
-            function()
-        except BaseException as e:  # noqa: BLE001 - raised again by the caller's thread
-            errors.append(e)
-
-    threads = [Thread(target=guarded, args=(function,)) for function in others]
-    for thread in threads:
-        thread.start()
-    guarded(first)
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
+    """Run functions at the same time, each in a thread; once all have ended, an error is raised."""
+    with ThreadPoolExecutor(len(others)) as threads:
+        running = [threads.submit(function) for function in others]
+        first()
+    for each in running:
+        each.result()
 
 
 def _line(meta: DicomStoreMeta, image: DicomImageMeta, description: Description) -> bytes:

@@ -18,11 +18,12 @@ from wado.archive.describe import correct_count, describe_series
 from wado.archive.digests import digest_of
 from wado.archive.journal import Entry, Journals, SeriesView, deleted_line
 from wado.archive.paths import DERIVED, derived_path, instance_path, journal_path
+from wado.archive.reading import must_be_there, reading
 from wado.archive.store import announce_instances
 from wado.archive.wanted_copies import forget
 from wado.dicom.part10 import read_file_meta
 from wado.dicom.uids import InstanceRef, SeriesRef
-from wado.errors import CannotUnderstand, NotFound
+from wado.errors import CannotUnderstand, NotFound, Unreadable
 from wado.ports import Archive, StoredFile
 from wado.records import DicomStoreMeta
 
@@ -41,6 +42,7 @@ class Finding(StrEnum):
     FILE_MISSING = "instance whose file is missing"
     FILE_CHANGED = "file that differs from what was received"
     UNREADABLE = "file that can't be read as DICOM"
+    UNREAD = "file that the disk does not give"
     COUNT_WRONG = "series whose count in the index is wrong"
     NOT_INDEXED = "series that is not in the index"
     STALE_INDEX = "series in the index without instances"
@@ -134,7 +136,7 @@ class _Check:
             studies.add(hash(ref.study))
             self.report.studies = len(studies)
             there = rows.get((ref.tenant_id, ref.study_instance_uid, ref.series_instance_uid), 0)
-            if next(self._faults(ref, files, there), None):
+            if next(self._readable(ref, self._faults(ref, files, there)), None):
                 suspected.add(ref)
                 yield ref
             self._progress(self.report)
@@ -143,7 +145,8 @@ class _Check:
                 yield state.series
         for ref, copies in series_files(self._archive, tenant_id, place=DERIVED):
             # Those that are announced were compared with the files of their series.
-            if ref not in suspected and next(self._unknown_copies(ref, copies), None):
+            faults = self._readable(ref, self._unknown_copies(ref, copies))
+            if ref not in suspected and next(faults, None):
                 yield ref
 
     def judge(self, suspects: Sequence[SeriesRef], *, repair: bool) -> None:
@@ -152,9 +155,9 @@ class _Check:
             files = list(self._archive.store.instances(ref))
             there = len(warehouse_instances(self._archive, ref))
             # What is mended first, is not found by what is compared after it.
-            self._report(self._faults(ref, files, there), repair=repair)
             copies = self._archive.store.instances(ref, place=DERIVED)
-            self._report(self._unknown_copies(ref, copies), repair=repair)
+            faults = self._faults(ref, files, there), self._unknown_copies(ref, copies)
+            self._report(self._readable(ref, itertools.chain(*faults)), repair=repair)
             if repair:
                 announce_instances(self._archive, self._unannounced)
             self._unannounced.clear()
@@ -177,20 +180,35 @@ class _Check:
         known = view.entries if view else {}
         memory = self._journals.memory(ref)
         for file in files:
-            uid = file.ref.sop_instance_uid
-            if uid in known:
-                yield from self._changed(file, known[uid])
-            elif memory and file.modified_s < _seconds(memory.deleted.get(uid)):
-                # The way from the tombstone to here was not finished, and isn't on the log.
-                mend = partial(set_deleted_aside, self._archive.store, [file.file_path])
-                yield _Fault(Finding.NOT_MOVED, file.file_path, mend=mend)
-            else:
-                yield from self._unknown(file)
+            try:
+                yield from self._file_faults(file, memory)
+            except Unreadable as e:  # not mended here: neither is the disk
+                must_be_there(self._archive.store)
+                yield _Fault(Finding.UNREAD, file.file_path, str(e))
         yield from self._lost(ref, files, known.values())
         view = self._journals.view(ref)
         yield from self._index_faults(ref, view, files)
         yield from self._warehouse_faults(ref, view, files, there)
         yield from self._copy_faults(ref, view, files)
+
+    def _readable(self, ref: SeriesRef, faults: Iterator[_Fault]) -> Iterator[_Fault]:
+        """Find a journal that can't be read: the other series are looked at all the same."""
+        try:
+            yield from faults
+        except Unreadable as e:
+            must_be_there(self._archive.store)
+            yield _Fault(Finding.UNREAD, ref.path, str(e))
+
+    def _file_faults(self, file: StoredFile, memory: SeriesView | None) -> Iterator[_Fault]:
+        uid = file.ref.sop_instance_uid
+        if memory and uid in memory.entries:
+            yield from self._changed(file, memory.entries[uid])
+        elif memory and file.modified_s < _seconds(memory.deleted.get(uid)):
+            # The way from the tombstone to here was not finished, and isn't on the log.
+            mend = partial(set_deleted_aside, self._archive.store, [file.file_path])
+            yield _Fault(Finding.NOT_MOVED, file.file_path, mend=mend)
+        else:
+            yield from self._unknown(file)
 
     def _changed(self, file: StoredFile, entry: Entry) -> Iterator[_Fault]:
         detail = ""
@@ -251,16 +269,14 @@ class _Check:
     def _copy_fault(
         self, original: StoredFile, entry: Entry, copy: Copy, sizes: Mapping[str, int]
     ) -> Iterator[_Fault]:
-        store, uid = self._archive.store, copy.transfer_syntax_uid
+        uid = copy.transfer_syntax_uid
         path = derived_path(original.ref, uid)
         size, finding, detail = sizes.get(path), Finding.COPY_CHANGED, ""
         if size is None:
             finding = Finding.COPY_MISSING
         elif size != copy.file_size:
             detail = f"{size} bytes, {copy.file_size} were written"
-        elif self._deep and digest_of(store, path) != copy.digest:
-            detail = "the SHA-256 differs"
-        else:
+        elif not (detail := self._differs(path, copy.digest) if self._deep else ""):
             return
 
         def remake() -> None:
@@ -269,6 +285,14 @@ class _Check:
             self._announce_again([original])  # the consumer has it made again
 
         yield _Fault(finding, path, detail, remake)
+
+    def _differs(self, path: str, digest: str) -> str:
+        """How a copy differs from what was made; of one that can't be read, why."""
+        try:
+            return "" if digest_of(self._archive.store, path) == digest else "the SHA-256 differs"
+        except Unreadable as e:
+            must_be_there(self._archive.store)  # else all copies would look damaged
+            return str(e)
 
     def _unknown_copies(self, ref: SeriesRef, copies: Iterable[StoredFile]) -> Iterator[_Fault]:
         """Find files that nothing announces, and that nobody is about to announce."""
@@ -323,7 +347,7 @@ class _Check:
 
     def _announce_again(self, files: Sequence[StoredFile]) -> None:
         for file in files:
-            with suppress(NotFound, CannotUnderstand):
+            with suppress(NotFound, CannotUnderstand, Unreadable):
                 self._unannounced.append(meta_of_file(self._archive, file))
 
 
@@ -370,10 +394,13 @@ def meta_of_file(archive: Archive, file: StoredFile) -> DicomStoreMeta:
     ------
     CannotUnderstand
         It has no File Meta Information.
+    Unreadable
+        It can't be read now.
     """
-    with archive.store.open(file.file_path) as opened:
+    path = file.file_path
+    with reading(path), archive.store.open(path) as opened:
         head = read_file_meta(opened.read(_HEAD_BYTES))
-    digest = digest_of(archive.store, file.file_path)
+    digest = digest_of(archive.store, path)
     ref = file.ref
     return DicomStoreMeta(
         tenant_id=ref.tenant_id,

@@ -17,8 +17,17 @@ from wado.archive.describe import study_views
 from wado.archive.digests import digest_of
 from wado.archive.journal import Journals, SeriesView
 from wado.archive.paths import commitment_path, instance_path
+from wado.archive.reading import must_answer, reading
 from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef, validate_uid
-from wado.errors import DuplicateTransaction, Gone, InvalidRequest, NotFound, TooLarge, WadoError
+from wado.errors import (
+    DuplicateTransaction,
+    Gone,
+    InvalidRequest,
+    NotFound,
+    TooLarge,
+    Unreadable,
+    WadoError,
+)
 from wado.ports import Archive, Message
 from wado.records import CommitmentMeta, Topic
 
@@ -190,7 +199,7 @@ def _read(archive: Archive, tenant_id: str, transaction_uid: str) -> Transaction
     path = commitment_path(tenant_id, transaction_uid)
     if archive.store.version(path) is None:
         return None
-    with archive.store.open(path) as file:
+    with reading(path), archive.store.open(path) as file:
         lines = [line for line in file if line.endswith(b"\n")]
     if not lines:
         return None
@@ -218,6 +227,8 @@ def work_on(
     ------
     Unavailable
         A service does not answer; the message comes again.
+    Unreadable
+        The disk does not give the request.
     """
     transaction = _read(archive, meta.tenant_id, meta.transaction_uid)
     if transaction is None or transaction.result is not None:
@@ -291,7 +302,13 @@ class _Work:
 
     def _best(self, item: Wanted, places: Iterable[SeriesRef]) -> int:
         """Say how safe an instance is; of several by its UID, one that is safe is enough."""
-        reasons = [self._verdict(self.journals.view(ref), item) for ref in places]
+        reasons: list[int] = []
+        for ref in places:
+            try:
+                reasons.append(self._verdict(self.journals.view(ref), item))
+            except Unreadable:
+                must_answer(self.archive.store)
+                reasons.append(PROCESSING_FAILURE)
         return min(reasons, default=NO_SUCH_INSTANCE)
 
     def _verdict(self, view: SeriesView | None, item: Wanted) -> int:
@@ -313,7 +330,12 @@ class _Work:
         return SAFE if digest == entry.digest else PROCESSING_FAILURE
 
     def _in_study(self, item: Wanted, safe: "_Studies", failed: "_Studies") -> None:
-        views = self._views(item)
+        try:
+            views = self._views(item)
+        except Unreadable:
+            must_answer(self.archive.store)
+            failed.add(item, PROCESSING_FAILURE)
+            return
         if not any(views):
             failed.add(item, NO_SUCH_INSTANCE)
         for view in views:
@@ -413,11 +435,17 @@ def _reason(reason: int) -> Json:
 
 
 def forget_commitments(archive: Archive, *, keep_s: float) -> int:
-    """Remove the requests that are so old that nobody may ask for them; how many."""
+    """Remove the requests that are so old that nobody may ask for them; how many.
+
+    Raises
+    ------
+    Unreadable
+        The disk does not give the list of them.
+    """
     version = archive.store.version(_REQUESTED)
     if version is None:
         return 0
-    with archive.store.open(_REQUESTED) as file:
+    with reading(_REQUESTED), archive.store.open(_REQUESTED) as file:
         notes = [line for line in file if line.endswith(b"\n")]
     old: list[Json] = []
     for line in notes:  # in the order of their time

@@ -16,12 +16,21 @@ from wado.archive.digests import digest_of
 from wado.archive.image_conversion import convert_image
 from wado.archive.journal import Entry, Journals, SeriesView
 from wado.archive.paths import derived_path, instance_path, journal_path
+from wado.archive.reading import must_answer
 from wado.archive.retrieve import Item
 from wado.archive.transcode_rules import is_video
 from wado.archive.video_conversion import convert_video
-from wado.archive.wanted_copies import forget
+from wado.archive.wanted_copies import Standing, forget, standing
 from wado.dicom.uids import InstanceRef, SeriesRef, validate_uid
-from wado.errors import CannotUnderstand, CutShort, NotFound, OutOfResources, Unavailable, WadoError
+from wado.errors import (
+    CannotUnderstand,
+    CutShort,
+    NotFound,
+    OutOfResources,
+    Unavailable,
+    Unreadable,
+    WadoError,
+)
 from wado.ports import Archive, Message
 from wado.records import Topic, TranscodeLog, TranscodeMeta
 
@@ -30,10 +39,11 @@ _MAX_REASON = 1000
 """Characters of a reason: some libraries say a lot."""
 _MAX_TRIES = 20
 """How often lines are appended to a journal that grows meanwhile."""
+_OF_ONE_FILE = frozenset({errno.EIO, errno.ESTALE})
 
 
 def convert(converter: Converter, meta: TranscodeMeta, *, again: bool = False) -> Converted | None:
-    """Make the copy that is asked for; nothing is announced here.
+    """Make the copy that is asked for; nothing of it is announced here.
 
     Parameters
     ----------
@@ -48,14 +58,15 @@ def convert(converter: Converter, meta: TranscodeMeta, *, again: bool = False) -
     -------
     converted
         A copy whose file is durable, or the failure, with the reason; to be given to `announce`.
-        None: there is nothing to do. The instance is gone, or was replaced, or the copy (or the
-        record of its failure) is there.
+        None: there is nothing to do. The instance is gone, or was replaced, or the copy (one in
+        its place, or the record of its failure) is there.
 
     Raises
     ------
     CutShort
-        A pixel worker crashed, took too long or too much memory, and `meta.attempt` is not the
-        last: it may be tried again.
+        A pixel worker crashed, took too long or too much memory, or the disk does not give the
+        original or its journal; and `meta.attempt` is not the last: it may be tried again. The row
+        of this attempt is published.
     InvalidRequest
         The message names what can't be.
     Unavailable, OutOfResources
@@ -63,13 +74,14 @@ def convert(converter: Converter, meta: TranscodeMeta, *, again: bool = False) -
         asked again, as often as need be.
     """
     ref, target = meta.ref, validate_uid(meta.target_transfer_syntax_uid)
-    found = _original(converter.journals, ref, meta.digest)
+    try:
+        found = _original(converter.journals, ref, meta.digest)
+    except Unreadable as e:
+        return _without_journal(converter, meta, e)
     if found is None:
         return None
-    derived = found.entry.derived
-    if target == found.entry.transfer_syntax_uid and not is_video(target):
-        return None  # a video may need another container
-    if target in derived.copies or (target in derived.failures and not again):
+    known = standing(converter.archive.store, found, target)
+    if known is Standing.THERE or (known is Standing.FAILED and not again):
         return None
     series = converter.archive.index.series(ref.series)
     modality = series["modality"] if series else None
@@ -79,12 +91,26 @@ def convert(converter: Converter, meta: TranscodeMeta, *, again: bool = False) -
     except (Unavailable, OutOfResources):
         raise
     except WadoError as e:
-        if isinstance(e, CutShort) and _may_pass(converter, meta):
-            raise
+        may_pass = isinstance(e, CutShort) and _may_pass(converter, meta)
         if _original(converter.journals, ref, meta.digest) is None:
             return None  # it went while we worked on it
-        return _failed(_row(found, meta, modality, began_s), found, str(e))
-    return None if made is None else _succeeded(_row(found, meta, modality, began_s), found, made)
+        failed = _failed(_row(found, meta, modality, began_s), meta, str(e))
+        if may_pass:
+            publish_rows(converter.archive, [failed.row])
+            raise
+        return failed
+    return _succeeded(_row(found, meta, modality, began_s), found, made)
+
+
+def _without_journal(converter: Converter, meta: TranscodeMeta, why: Unreadable) -> Converted:
+    """Give up what is asked for, as of its original nothing is known; raises as `convert`."""
+    must_answer(converter.archive.store)  # else it is away, and waited for
+    reason = f"its journal can't be read: {why}"
+    failed = _failed(TranscodeLog.of(meta), meta, reason)
+    if _may_pass(converter, meta):
+        publish_rows(converter.archive, [failed.row])
+        raise CutShort(reason) from why
+    return failed
 
 
 def _original(journals: Journals, ref: InstanceRef, digest: str) -> Item | None:
@@ -99,14 +125,17 @@ def _entry(view: SeriesView | None, sop_instance_uid: str, digest: str) -> Entry
     return entry if entry is not None and entry.digest == digest else None
 
 
-def _made(converter: Converter, found: Item, meta: TranscodeMeta) -> Made | None:
+def _made(converter: Converter, found: Item, meta: TranscodeMeta) -> Made:
     convert_it = convert_video if is_video(found.entry.transfer_syntax_uid) else convert_image
     try:
         return convert_it(converter, found, meta)
+    except Unreadable as e:
+        must_answer(converter.archive.store)  # else it is away, and waited for
+        raise CutShort(f"it can't be read: {e}") from e
     except (WadoError, MemoryError):
         raise
     except OSError as e:
-        if e.errno == errno.EIO:  # of this file, as a rule: the others shall not wait for it
+        if e.errno in _OF_ONE_FILE:  # as a rule: the others shall not wait for it
             raise CutShort(f"it can't be read: {e.strerror}") from e
         raise Unavailable(f"converting {found.path}: {e.strerror or e}") from e
     except Exception as e:  # one image must not stop all the others, whatever it holds
@@ -121,7 +150,9 @@ def _may_pass(converter: Converter, meta: TranscodeMeta) -> bool:
 
 
 def _succeeded(row: TranscodeLog, found: Item, made: Made) -> Converted:
-    copy = made.copy
+    copy, asked = made.copy, row.requested_transfer_syntax_uid
+    if copy.transfer_syntax_uid != asked:
+        copy = replace(copy, instead_of=asked)
     row = replace(
         row,
         target_transfer_syntax_uid=copy.transfer_syntax_uid,
@@ -133,8 +164,8 @@ def _succeeded(row: TranscodeLog, found: Item, made: Made) -> Converted:
     return Converted(row, found.ref, found.entry.digest, copy)
 
 
-def _failed(row: TranscodeLog, found: Item, reason: str) -> Converted:
-    return Converted(replace(row, reason=reason[:_MAX_REASON]), found.ref, found.entry.digest)
+def _failed(row: TranscodeLog, meta: TranscodeMeta, reason: str) -> Converted:
+    return Converted(replace(row, reason=reason[:_MAX_REASON]), meta.ref, meta.digest)
 
 
 def _row(found: Item, meta: TranscodeMeta, modality: str | None, began_s: float) -> TranscodeLog:
@@ -156,14 +187,14 @@ def _row(found: Item, meta: TranscodeMeta, modality: str | None, began_s: float)
 def announce(archive: Archive, journals: Journals, results: Iterable[Converted]) -> list[Converted]:
     """Publish what came of conversions, and then write it into the journals.
 
-    What was made of an original that went meanwhile is removed again. To announce the same again
-    (after a crash) is harmless: a line that is there is not written twice. The metadata of the
-    series are then described again.
+    A failure whose journal can't be read is only published. What was made of an original that went
+    meanwhile is removed again. To announce the same again (after a crash) is harmless: a line that
+    is there is not written twice. The metadata of the series are then described again.
 
     Returns
     -------
     announced
-        Those that stand in the journals now.
+        Those that are on record now.
 
     Raises
     ------
@@ -172,16 +203,31 @@ def announce(archive: Archive, journals: Journals, results: Iterable[Converted])
         be converted and announced again.
     """
     waiting: dict[SeriesRef, list[Converted]] = defaultdict(list)
+    unread: list[Converted] = []
     for result in results:
-        if _counts(archive, journals, journals.view(result.series), result):
+        try:
+            view = journals.view(result.series)
+        except Unreadable:
+            must_answer(archive.store)
+            if result.copy is not None:
+                raise  # who converts it again records that
+            unread.append(result)
+            continue
+        if _counts(archive, journals, view, result):
             waiting[result.series].append(result)
-    rows = [result.row for group in waiting.values() for result in group]
-    if rows:
-        archive.log.publish([Message(Topic.TRANSCODE_LOG, r.key, r.to_json()) for r in rows])
+    rows = [result.row for group in (*waiting.values(), unread) for result in group]
+    publish_rows(archive, rows)
     told = [r for ref in sorted(waiting) for r in _tell(archive, journals, ref, waiting[ref])]
     if told:
         archive.index.await_description(sorted({result.series for result in told}))
-    return told
+    return told + unread
+
+
+def publish_rows(archive: Archive, rows: Iterable[TranscodeLog]) -> None:
+    """Publish what came of attempts, for the warehouse; the same again replaces it there."""
+    messages = [Message(Topic.TRANSCODE_LOG, row.key, row.to_json()) for row in rows]
+    if messages:
+        archive.log.publish(messages)
 
 
 def _tell(

@@ -16,6 +16,7 @@ from wado.archive.derived import Copy, copy_line, failure_line
 from wado.archive.journal import Journals
 from wado.archive.paths import derived_path
 from wado.archive.pixel_workers import PixelWorkers
+from wado.archive.reading import reading
 from wado.archive.retrieve import Item
 from wado.dicom.describe import Description, describe
 from wado.dicom.frames import PixelData
@@ -168,8 +169,8 @@ def write_copy(
 
 
 def description_of(archive: Archive, path: str, size: int) -> Description:
-    """Describe the file of a copy, which has this length; raises as `describe`, or NotFound."""
-    with archive.store.open(path) as file:
+    """Describe the file of a copy, so long; raises as `describe`, or NotFound or Unreadable."""
+    with reading(path), archive.store.open(path) as file:
 
         def read(offset: int, length: int) -> bytes:
             file.seek(offset)

@@ -6,17 +6,18 @@ then records and index, then the files. Each step may be repeated after a crash.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
 import orjson
 
+from wado import vitals
 from wado.archive.aside import deleted_files, remove_copies, set_deleted_aside
 from wado.archive.describe import documents_of, state_of_row, study_views
 from wado.archive.gone import no_instance, no_series, no_study
-from wado.archive.growth import Growth, grow
+from wado.archive.growth import OVERTAKEN, Growth, grow, must_be_ours
 from wado.archive.journal import ON_REQUEST, Journals, deleted_line
 from wado.archive.paths import (
     deletion_path,
@@ -24,10 +25,17 @@ from wado.archive.paths import (
     series_document_path,
     study_document_path,
 )
+from wado.archive.reading import reading
 from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef
 from wado.errors import NotFound, Unavailable
 from wado.ports import Archive, InstanceStore, Level, Match, Message, Query
-from wado.records import DicomDeleteMeta, DicomImageRemoval, DicomStateMeta, Topic
+from wado.records import (
+    DicomDeleteMeta,
+    DicomImageRemoval,
+    DicomStateMeta,
+    DicomStoreMeta,
+    Topic,
+)
 
 _MAX_JOURNALS = 128
 """Journals appended at a time; each is an open file."""
@@ -106,8 +114,15 @@ def must_exist(archive: Archive, journals: Journals, ref: Ref) -> None:
 # ------------------------------------------------------------------ doing it
 
 
-def delete_instances(archive: Archive, journals: Journals, meta: DicomDeleteMeta) -> int:
+def delete_instances(
+    archive: Archive,
+    journals: Journals,
+    meta: DicomDeleteMeta,
+    still_ours: Callable[[], bool] | None = None,
+) -> int:
     """Carry out a deletion; how many instances were there. The caller commits last.
+
+    `still_ours` tells whether no other consumer has it in hand: what that one did since is newer.
 
     Raises
     ------
@@ -115,6 +130,8 @@ def delete_instances(archive: Archive, journals: Journals, meta: DicomDeleteMeta
         The message names nothing that could be deleted.
     Unavailable
         A service does not answer; the message comes again.
+    Unreadable
+        The disk does not give a journal.
     """
     ref = meta.ref
     count = 0
@@ -122,10 +139,17 @@ def delete_instances(archive: Archive, journals: Journals, meta: DicomDeleteMeta
         count += _bury(archive, journals, meta, group)
         states: list[DicomStateMeta] = []
         for series in group:
+            must_be_ours(still_ours)
             states += _tell(archive, journals, meta, series)
+        if still_ours and not still_ours():
+            for series in group:
+                _take_back(archive, journals, meta, series)
+        must_be_ours(still_ours)
         archive.index.put(states)
         for series in group:
+            must_be_ours(still_ours)
             _clear(archive, journals, meta, series)
+            vitals.goes_on()
     archive.store.delete(documents_of(study_document_path(ref.study)))
     _remember(archive.store, meta)
     return count
@@ -158,7 +182,7 @@ def _bury(
             lines = [deleted_line(uid, ON_REQUEST, at=meta.delete_requested_at) for uid in chosen]
             growths.append(Growth(series, seen, b"".join(lines)))
     if grow(archive.store, journals, growths):
-        raise Unavailable("another consumer has gone on with what this one was at")
+        raise Unavailable(OVERTAKEN)
     return sum(growth.lines.count(b"\n") for growth in growths)
 
 
@@ -179,6 +203,35 @@ def _tell(
     if messages:
         archive.log.publish(messages)
     return states
+
+
+def _take_back(
+    archive: Archive, journals: Journals, meta: DicomDeleteMeta, series: SeriesRef
+) -> None:
+    """Announce anew what others stored since: records of its removal may be behind its own."""
+    view = journals.view(series)
+    messages: list[Message] = []
+    for uid in _covered(meta, series, view.entries if view else ()):
+        assert view is not None
+        entry, path = view.entries[uid], instance_path(_instance(series, uid))
+        again = DicomStoreMeta(
+            tenant_id=series.tenant_id,
+            study_instance_uid=series.study_instance_uid,
+            series_instance_uid=series.series_instance_uid,
+            sop_instance_uid=uid,
+            sop_class_uid=entry.sop_class_uid,
+            transfer_syntax_uid=entry.transfer_syntax_uid,
+            patient_id="",
+            file_name=f"{uid}.dcm",
+            file_path=path,
+            file_size=entry.file_size,
+            digest=entry.digest,
+            received_at=entry.received_at,
+            trace_id=meta.trace_id,
+        )
+        messages.append(Message(Topic.STORAGE, again.key, again.to_json()))
+    if messages:
+        archive.log.publish(messages)
 
 
 def _clear(archive: Archive, journals: Journals, meta: DicomDeleteMeta, series: SeriesRef) -> None:
@@ -229,7 +282,7 @@ def read_deletions(store: InstanceStore, ref: StudyRef) -> Deletions | None:
     if store.version(path) is None:
         return None
     try:
-        with store.open(path) as file:
+        with reading(path), store.open(path) as file:
             value = orjson.loads(file.read())
     except NotFound:  # forgotten a moment ago
         return None

@@ -31,6 +31,8 @@ class Copy:
         Of its pixels, which may differ from that of the original; they lie colour by pixel.
     lossy
         Its pixels differ from those of the original: nobody gets it without asking for it.
+    instead_of
+        The transfer syntax that was asked for, where the image does not fit it.
     """
 
     transfer_syntax_uid: str
@@ -39,6 +41,7 @@ class Copy:
     pixel: PixelData
     photometric_interpretation: str = ""
     lossy: bool = False
+    instead_of: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Give the form in which a journal keeps it."""
@@ -49,6 +52,7 @@ class Copy:
             "pixel": self.pixel.to_json(),
             "photometric_interpretation": self.photometric_interpretation,
             "lossy": self.lossy,
+            **({"instead_of": self.instead_of} if self.instead_of else {}),
         }
 
     @classmethod

@@ -6,12 +6,14 @@ from functools import partial
 
 import orjson
 
+from wado import vitals
 from wado.archive.journal import Entry, Journals, SeriesView, described_line
 from wado.archive.json_documents import gzipped, json_array, rebase_bulk_uris
 from wado.archive.paths import journal_path, series_document_path, study_document_path
+from wado.archive.reading import reading
 from wado.dicom.media_types import media_type_of
 from wado.dicom.uids import SeriesRef, StudyRef
-from wado.errors import NotFound
+from wado.errors import NotFound, Unreadable
 from wado.ports import Archive, Level, Match, Message, Query, Row
 from wado.records import DicomStateMeta, Topic
 
@@ -65,6 +67,7 @@ def shown(
     """Read the DICOM JSON of instances as clients see it: it names their derived copies."""
     for entry, text in zip(entries, journals.metadata(view, entries), strict=True):
         yield entry, with_copies_named(entry, text)
+        vitals.goes_on()
 
 
 def available_transfer_syntaxes(entry: Entry) -> list[str]:
@@ -202,10 +205,11 @@ def _put_both(archive: Archive, path: str, pieces: Callable[[], Iterable[bytes]]
 
 def current_documents(archive: Archive, path: str, parts: bytes) -> Mapping[str, int] | None:
     """How long the documents of a study are, by ending; None if they don't show these parts."""
+    path = f"{path}.parts"
     try:
-        with archive.store.open(f"{path}.parts") as file:
+        with reading(path), archive.store.open(path) as file:
             announced, _, documents = file.read().partition(b"\n")
-    except NotFound:
+    except (NotFound, Unreadable):  # it is written anew
         return None
     if announced != parts:
         return None

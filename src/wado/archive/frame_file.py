@@ -9,7 +9,7 @@ from wado.dicom.image import ImagePixel
 from wado.dicom.rendering.display import Display
 from wado.dicom.rendering.job import Form, render_frame
 from wado.dicom.transcode import coded_colour, decode, decoded_image, encode, transcode
-from wado.errors import NotFound
+from wado.errors import NotFound, Unreadable
 
 PLAIN = frozenset({"native", "deflated"})
 """Codings of frames in which Planar Configuration says how the samples lie."""
@@ -31,18 +31,26 @@ def read_frame_file(frame: FrameFile) -> bytes:
     ------
     NotFound
         The file is gone, or shorter than it was.
+    Unreadable
+        The disk does not give it.
     """
     try:
-        fd = os.open(frame.path, os.O_RDONLY | os.O_CLOEXEC)
+        pieces = _pieces(frame)
     except FileNotFoundError:
         raise NotFound("the file of the instance is gone") from None
-    try:
-        pieces = [os.pread(fd, length, offset) for offset, length in frame.ranges]
-    finally:
-        os.close(fd)
+    except OSError as e:
+        raise Unreadable(f"reading the file of the instance: {e.strerror or e}") from e
     if any(len(p) != length for p, (_, length) in zip(pieces, frame.ranges, strict=True)):
         raise NotFound("the file of the instance ends early")
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _pieces(frame: FrameFile) -> list[bytes]:
+    fd = os.open(frame.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return [os.pread(fd, length, offset) for offset, length in frame.ranges]
+    finally:
+        os.close(fd)
 
 
 def render_frame_file(

@@ -1,11 +1,12 @@
 """Between deletion and forgetting: deleted instances are listed, restored, at last purged."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
 
+from wado import vitals
 from wado.archive.aside import deleted_files
 from wado.archive.check import meta_of_file
 from wado.archive.delete import Ref, read_deletions
@@ -20,11 +21,14 @@ from wado.archive.journal import (
     described_line,
 )
 from wado.archive.paths import deletion_path, instance_path, journal_path
+from wado.archive.reading import must_answer, reading
 from wado.archive.store import announce_instances
 from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef
-from wado.errors import NotFound
+from wado.errors import NotFound, Unreadable
 from wado.ports import Archive, StoredFile
+from wado.telemetry import get_logger
 
+_log = get_logger("webworker")
 _MAX_ANNOUNCED = 500
 _SPARSE_FROM_BYTES = 1 << 20
 _SPARSE_FACTOR = 3
@@ -120,38 +124,68 @@ def _bring_back(archive: Archive, copies: Sequence[StoredFile]) -> int:
 def purge(archive: Archive, journals: Journals, *, keep_s: float, limit: int) -> int:
     """Remove for good what was deleted longer ago than `keep_s`; how many files, at most `limit`.
 
-    What remembers them goes with them: the tombstones, and the metadata in the journals.
+    What remembers them goes with them: the tombstones, and the metadata in the journals. Where a
+    journal can't be read, its series is left for another time.
     """
     before = time.time() - keep_s
     count = 0
     for study, group in groupby(deleted_files(archive.store), key=lambda file: file.ref.study):
-        old: list[StoredFile] = []
-        for file in group:
-            if file.changed_s < before and count < limit:
-                old.append(file)
-                count += 1
-        if old:
-            archive.store.delete([file.file_path for file in old])
-            _forget(archive, journals, study, old, before)
+        gone = 0
+        for ref, files in groupby(group, key=lambda file: file.ref.series):
+            old = _older(files, before, limit - count)
+            if old and _forget(archive, journals, ref, before):
+                archive.store.delete([file.file_path for file in old])
+                gone += len(old)
+                count += len(old)
+        if gone:
+            _forget_study(archive, study, before)
         if count >= limit:
             break
     return count
 
 
-def _forget(
-    archive: Archive, journals: Journals, study: StudyRef, old: list[StoredFile], before: float
-) -> None:
-    """Forget what is not kept any more: in journals first, as the document names the study."""
-    for ref in dict.fromkeys(file.ref.series for file in old):
+def _older(files: Iterable[StoredFile], before: float, most: int) -> list[StoredFile]:
+    old: list[StoredFile] = []
+    for file in files:
+        vitals.goes_on()
+        if file.changed_s < before and len(old) < most:
+            old.append(file)
+    return old
+
+
+def _forget(archive: Archive, journals: Journals, ref: SeriesRef, before: float) -> bool:
+    """Leave out of a journal what is not kept any more; whether that can be read.
+
+    It comes before the files: without these nobody would look at the journal again.
+    """
+    try:
         for _ in range(_MAX_TRIES):
             view = journals.memory(ref)
             if view is None or compact(archive, view, before=before):
                 break
+    except Unreadable as e:
+        _leave(archive, ref, e)
+        return False
+    return True
+
+
+def _forget_study(archive: Archive, study: StudyRef, before: float) -> None:
+    """Forget that a study was deleted, once nothing of it is kept."""
     if next(deleted_files(archive.store, study), None) is not None:
         return
-    known = read_deletions(archive.store, study)
+    try:
+        known = read_deletions(archive.store, study)
+    except Unreadable as e:
+        _leave(archive, study, e)
+        return
     if known and _seconds(known.deleted_at) < before:
         archive.store.delete([deletion_path(study)])
+
+
+def _leave(archive: Archive, ref: SeriesRef | StudyRef, why: Unreadable) -> None:
+    """Report what the disk does not give; raises Unavailable if the store is away."""
+    must_answer(archive.store)
+    _log.error("not purged", path=ref.path, tenant_id=ref.tenant_id, reason=str(why))
 
 
 def is_sparse(view: SeriesView) -> bool:
@@ -182,7 +216,8 @@ def _lines(archive: Archive, view: SeriesView, young: dict[str, str]) -> Iterato
     yield compacted_line()
     for uid, at in young.items():
         yield deleted_line(uid, ON_REQUEST, at=at)
-    with archive.store.open(journal_path(view.ref)) as file:
+    path = journal_path(view.ref)
+    with reading(path), archive.store.open(path) as file:
         for entry in view.entries.values():
             file.seek(entry.line_offset)
             yield file.read(_line_bytes(entry))

@@ -4,15 +4,17 @@ A consumer that was frozen may wake up with a batch that another has by now, and
 its lines are older than those that are there, and may not come after them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from wado.archive.journal import Journals, SeriesView
 from wado.archive.paths import journal_path
+from wado.archive.reading import reading
 from wado.dicom.uids import SeriesRef
 from wado.errors import Unavailable
 from wado.ports import InstanceStore
 
+OVERTAKEN = "another consumer has gone on with what this one was at"
 _MAX_APPENDS = 128
 """Journals appended at a time; each is an open file."""
 _MAX_TRIES = 20
@@ -30,6 +32,12 @@ class Growth:
     def at(self) -> int:
         """How long the journal was."""
         return self.seen.size if self.seen else 0
+
+
+def must_be_ours(still_ours: Callable[[], bool] | None) -> None:
+    """Raise Unavailable if another consumer has by now what is in hand here."""
+    if still_ours and not still_ours():
+        raise Unavailable(OVERTAKEN)
 
 
 def grow(store: InstanceStore, journals: Journals, growths: Iterable[Growth]) -> list[SeriesRef]:
@@ -83,6 +91,7 @@ def _instances(view: SeriesView | None) -> tuple[dict[str, tuple[str, str]], dic
 def _has_grown(store: InstanceStore, growth: Growth, now: SeriesView) -> bool:
     if now.size != growth.at + len(growth.lines):
         return False
-    with store.open(journal_path(growth.ref)) as file:
+    path = journal_path(growth.ref)
+    with reading(path), store.open(path) as file:
         file.seek(growth.at)
         return file.read(len(growth.lines)) == growth.lines

@@ -163,6 +163,10 @@ class Watch:
         """Whether each port answers."""
         return self._all(self._ports)[0]
 
+    def store_answers(self) -> bool:
+        """Whether files can be looked at: who waits for those of a store that is away, hangs."""
+        return self._all({"store": self._ports["store"]})[0]["store"].answered
+
     def readiness(self, needed: frozenset[str] = NEEDED) -> Readiness:
         """Whether work can be taken: once all that is needed has answered.
 
@@ -211,8 +215,12 @@ def waiting(archive: Archive, topic: Topic) -> int:
     Unavailable
         The log can't tell now.
     """
-    groups = [GROUPS[topic], *([VIDEO_GROUP] if topic is Topic.TRANSCODE else [])]
-    return max(archive.log.lag(topic, group) for group in groups)
+    return max(archive.log.lag(topic, group) for group in readers(topic))
+
+
+def readers(topic: Topic) -> list[str]:
+    """Name our groups that read a topic."""
+    return [GROUPS[topic], *([VIDEO_GROUP] if topic is Topic.TRANSCODE else [])]
 
 
 def _lag(archive: Archive, topic: Topic) -> Callable[[], int]:

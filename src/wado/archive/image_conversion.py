@@ -49,7 +49,7 @@ _LOSSY, _RATIO, _METHOD = 0x00282110, 0x00282112, 0x00282114
 _PIXEL_DATA_PROVIDER_URL = "00287FE0"
 
 
-def convert_image(converter: Converter, found: Item, meta: TranscodeMeta) -> Made | None:
+def convert_image(converter: Converter, found: Item, meta: TranscodeMeta) -> Made:
     """Make the copy of an image.
 
     What does not fit the target becomes Explicit VR Little Endian, if viewers can't show the
@@ -58,12 +58,13 @@ def convert_image(converter: Converter, found: Item, meta: TranscodeMeta) -> Mad
     Returns
     -------
     made
-        None if that copy is there.
+        The copy, maybe in another transfer syntax than was asked for.
 
     Raises
     ------
     CannotUnderstand, NotAcceptable
-        It can't be made; the message says which frame is the reason.
+        It can't be made; the message says which frame is the reason. Also if it does not fit, and
+        there is a copy that viewers can show.
     CutShort
         A worker crashed, took too long or too much memory.
     Unavailable, OutOfResources
@@ -75,11 +76,10 @@ def convert_image(converter: Converter, found: Item, meta: TranscodeMeta) -> Mad
     try:
         first = frames.frame(1)
     except NotAcceptable:
-        if target_uid == EXPLICIT_VR_LITTLE_ENDIAN or source_uid in converter.settings.displayable:
+        has_native = EXPLICIT_VR_LITTLE_ENDIAN in (target_uid, *found.entry.derived.copies)
+        if has_native or source_uid in converter.settings.displayable:
             raise
         target_uid = EXPLICIT_VR_LITTLE_ENDIAN
-        if target_uid in found.entry.derived.copies:
-            return None
         frames = replace(frames, target_uid=target_uid, quality=0)
         first = frames.frame(1)
     lossy = target_uid in LOSSY_TARGETS

@@ -20,9 +20,10 @@ import orjson
 
 from wado.archive.derived import NOTHING, Derived
 from wado.archive.paths import journal_path
+from wado.archive.reading import reading
 from wado.dicom.frames import PixelData
 from wado.dicom.uids import SeriesRef
-from wado.errors import NotFound
+from wado.errors import NotFound, Unavailable, Unreadable
 from wado.ports import InstanceStore
 
 RECENT_S = 0.05
@@ -161,7 +162,10 @@ class Journals:
     def memory(self, ref: SeriesRef) -> SeriesView | None:
         """Like `view`, and a series without instances whose deleted ones are remembered."""
         known = self._views.get(ref)
-        version = self._store.version(journal_path(ref))
+        try:
+            version = self._store.version(journal_path(ref))
+        except Unavailable as e:
+            raise Unreadable(str(e)) from e
         if version is None:
             if known is not None:
                 self._remember(ref, None)
@@ -195,7 +199,8 @@ class Journals:
         self, ref: SeriesRef, known: SeriesView | None, version: tuple[int, int]
     ) -> SeriesView:
         identity, _ = version
-        with self._store.open(journal_path(ref)) as file:
+        path = journal_path(ref)
+        with reading(path), self._store.open(path) as file:
             head = file.read(_HEAD_BYTES)
             if (
                 known is None
@@ -236,7 +241,8 @@ class Journals:
     def metadata(self, view: SeriesView, entries: Iterable[Entry] | None = None) -> Iterator[bytes]:
         """DICOM JSON of instances, one object each, in the order of `entries` (default: all)."""
         chosen = view.ordered() if entries is None else list(entries)
-        with self._store.open(journal_path(view.ref)) as file:
+        path = journal_path(view.ref)
+        with reading(path), self._store.open(path) as file:
             if self._is_as_in(view):
                 yield from _texts(file, chosen)
                 return
@@ -244,7 +250,7 @@ class Journals:
         known = now.entries if now else {}
         if any(entry.sop_instance_uid not in known for entry in chosen):
             raise NotFound("instances were deleted meanwhile")
-        with self._store.open(journal_path(view.ref)) as file:
+        with reading(path), self._store.open(path) as file:
             yield from _texts(file, [known[entry.sop_instance_uid] for entry in chosen])
 
     def _is_as_in(self, view: SeriesView) -> bool:

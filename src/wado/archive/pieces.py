@@ -10,6 +10,7 @@ from threading import Lock
 from typing import BinaryIO
 
 from wado.archive.paths import DERIVED
+from wado.archive.reading import reading
 from wado.errors import NotFound
 from wado.ports import InstanceStore
 
@@ -156,7 +157,13 @@ class OpenFiles:
         ------
         NotFound
             The file is gone, or is shorter than the slice says.
+        Unreadable
+            The disk does not give it.
         """
+        with reading(piece.path):
+            return self._read(piece)
+
+    def _read(self, piece: FileSlice) -> bytes:
         opened = self._take(piece)
         try:
             if opened.fd is not None:

@@ -186,7 +186,7 @@ class PixelWorkers:
                     raise Unavailable("pixel workers end as soon as they start") from None
             except BaseException as e:
                 self._lose(worker)
-                if isinstance(e, WadoError):
+                if isinstance(e, WadoError) and not self._closed:
                     _log.warning("pixel worker lost", reason=str(e), pid=worker.pid)
                 raise
             else:

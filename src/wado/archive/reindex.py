@@ -13,11 +13,14 @@ from wado.archive.delete import remember_deletion
 from wado.archive.describe import describe_series, describe_study
 from wado.archive.journal import ON_REQUEST, Journals, deleted_line
 from wado.archive.paths import deletion_path, instance_path, journal_path, series_document_path
+from wado.archive.reading import must_give_others
 from wado.dicom.uids import SeriesRef
-from wado.errors import CannotUnderstand
+from wado.errors import CannotUnderstand, Unreadable
 from wado.ports import Archive, Message, StoredFile
 from wado.records import DicomStateMeta, Table, Topic
+from wado.telemetry import get_logger
 
+_log = get_logger("reindex")
 _BATCH = 500
 _TABLES: dict[Topic, Table] = {
     Topic.DICOM_STATE: "dicom_state_meta",
@@ -32,6 +35,8 @@ class Rebuilt:
     instances: int = 0
     series: int = 0
     quarantined: int = 0
+    unread: int = 0
+    """Files that could not be read: they stay, and are announced by `wado check --repair`."""
 
 
 def reindex(archive: Archive, progress: Callable[[Rebuilt], None] | None = None) -> Rebuilt:
@@ -110,6 +115,10 @@ class _Rebuild:
             except CannotUnderstand as e:
                 quarantine(self._archive.store, file.file_path, str(e))
                 self._done.quarantined += 1
+            except Unreadable as e:
+                must_give_others(self._archive.store, file.ref.tenant_id, {file.file_path})
+                _log.error("not read", path=file.file_path, reason=str(e))
+                self._done.unread += 1
         catalogue(self._archive, self._journals, items, publish=self._load)
         if items:
             self._load_rows("dicom_object_meta", [i.meta.to_json() for i in items])

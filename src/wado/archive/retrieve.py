@@ -192,7 +192,7 @@ def frames(archive: Archive, found: Item, numbers: Iterable[int]) -> list[tuple[
     pixel = found.entry.pixel
     assert pixel is not None
     if pixel.reason:
-        raise NotFound(pixel.reason)
+        raise NotFound(_why_no_frames(found, pixel.reason))
     bits = pixel.frame_bits or 0
     if is_plain(found.entry) and bits % 8 == 0:
         return [slices(found, pixel.frame(number)) for number in numbers]
@@ -203,6 +203,14 @@ def frames(archive: Archive, found: Item, numbers: Iterable[int]) -> list[tuple[
             for n in numbers
         ]
     return [value.chunks(pixel.frame(n)[0][0], pixel.first_bit(n), bits) for n in numbers]
+
+
+def _why_no_frames(found: Item, reason: str) -> str:
+    """Say of a video where it can be had; its fragments were never meant to be told apart."""
+    uid = found.entry.transfer_syntax_uid
+    if not media_type_of(uid).startswith("video/"):
+        return reason
+    return f"{why_not_decoded(uid)}: ask for …/pixeldata, or for …/rendered"
 
 
 def slices(found: Item, ranges: Iterable[tuple[int, int]]) -> tuple[Piece, ...]:

@@ -1,13 +1,14 @@
 """What a command is about: some studies, series or an instance, a tenant, or all there is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from wado.archive.delete import Ref
 from wado.archive.journal import Journals, SeriesView
+from wado.archive.reading import must_be_there
 from wado.archive.retrieve import Item
 from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef, validate_tenant_id
-from wado.errors import NotFound
+from wado.errors import NotFound, Unreadable
 from wado.ports import Archive, Level, Match, Query
 
 JOURNAL_BYTES = 8 << 20
@@ -54,11 +55,14 @@ class Selection:
         Raises
         ------
         NotFound
-            What is named is not there.
+            What is named is not there, be it a tenant of which there is nothing.
         """
         if not self.refs:
+            state = None
             for state in archive.index.all_series(self.tenant_id):
                 yield state.series, state.number_of_series_related_instances
+            if state is None and self.tenant_id is not None:
+                raise NotFound(f"there is nothing of tenant {self.tenant_id}")
         for ref in self.refs:
             yield from _series_of(archive, ref)
 
@@ -88,10 +92,25 @@ class Selection:
             yield Item(ref, entry, view)
 
 
-def views(archive: Archive, journals: Journals, chosen: Selection) -> Iterator[SeriesView]:
-    """Read the journals of the chosen series, one after the other; raises as `Selection.series`."""
+def views(
+    archive: Archive,
+    journals: Journals,
+    chosen: Selection,
+    unread: Callable[[SeriesRef, Unreadable], None] | None = None,
+) -> Iterator[SeriesView]:
+    """Read the journals of the chosen series, one after the other; raises as `Selection.series`.
+
+    Those that the disk does not give are told to `unread`, and passed over; without it, raised.
+    """
     for ref, _ in chosen.series(archive):
-        view = journals.view(ref)
+        try:
+            view = journals.view(ref)
+        except Unreadable as e:
+            if unread is None:
+                raise
+            must_be_there(archive.store)  # else it is away
+            unread(ref, e)
+            continue
         if view is not None:
             yield view
         elif chosen.refs:

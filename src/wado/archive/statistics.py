@@ -1,7 +1,8 @@
 """What came of transcoding, counted in the warehouse by queries that DuckDB and Doris understand.
 
-A row of `dicom_transcode_log` is an attempt. A failure counts while no later attempt at the same
-copy went well, and failures whose reasons differ only in numbers count as one.
+A row of `dicom_transcode_log` is an attempt. A failure counts while no later attempt at what was
+asked for went well, whatever copy that made, and failures whose reasons differ only in numbers
+count as one.
 """
 
 import re
@@ -62,7 +63,7 @@ WHERE NOT EXISTS (
         AND later.study_instance_uid = failed.study_instance_uid
         AND later.series_instance_uid = failed.series_instance_uid
         AND later.sop_instance_uid = failed.sop_instance_uid
-        AND later.target_transfer_syntax_uid = failed.target_transfer_syntax_uid
+        AND later.requested_transfer_syntax_uid = failed.target_transfer_syntax_uid
         AND later.transcoded_at > failed.last_at
 )
 GROUP BY transfer_syntax_uid, target_transfer_syntax_uid, shape

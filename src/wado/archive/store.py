@@ -18,6 +18,7 @@ from typing import Self
 from wado import vitals
 from wado.archive.journal import Journals
 from wado.archive.paths import instance_path
+from wado.archive.reading import reading
 from wado.dicom.part10 import (
     MAX_FILE_META_BYTES,
     FileMeta,
@@ -418,13 +419,17 @@ def as_stored(archive: Archive, meta: DicomStoreMeta) -> DicomStoreMeta:
         The file is not there.
     CannotUnderstand
         It has no File Meta Information.
+    Unreadable
+        It can't be read now.
     """
-    with archive.store.open(meta.file_path) as file:
+    path = meta.file_path
+    with reading(path), archive.store.open(path) as file:
         piece = file.read(_READ_BYTES)
         head, digest, size = read_file_meta(piece), hashlib.sha256(), 0
         while piece:
             digest.update(piece)
             size += len(piece)
+            vitals.goes_on()
             piece = file.read(_READ_BYTES)
     return replace(
         meta,

@@ -1,14 +1,14 @@
 """Rules of the transcode queue: which copies are made of an image (`wado.transcode_settings`)."""
 
 from wado.dicom.codec_table import can_encode, recompresses
-from wado.dicom.coded_video import H264 as H264_SYNTAXES
+from wado.dicom.coded_video import H264
 from wado.dicom.media_types import media_type_of
 from wado.errors import InvalidRequest
 from wado.records import DicomImageMeta
 from wado.transcode_settings import TranscodeRule, TranscodeSettings
 
 _JPEG = "1.2.840.10008.1.2.4."
-H264 = f"{_JPEG}102"
+VIDEO_TARGET = f"{_JPEG}102"
 """MPEG-4 AVC/H.264 High Profile / Level 4.1 (PS3.5 §8.2.7): what other video becomes."""
 ELSEWHERE = frozenset(
     {
@@ -33,11 +33,11 @@ def targets(
     is_elsewhere = source in ELSEWHERE
     if not settings.enabled or not (has_pixels or is_elsewhere):
         return []
-    if source in H264_SYNTAXES:  # its container may be one that browsers don't play
+    if source in H264:  # its container may be one that browsers don't play
         return [(source, 0)]
     found: dict[str, int] = {}
     if source not in settings.displayable:
-        found[H264 if is_video(source) else settings.target] = 0
+        found[VIDEO_TARGET if is_video(source) else settings.target] = 0
     if settings.rules and not is_elsewhere:
         rule = next((rule for rule in settings.rules if _fits(rule, image)), None)
         if rule is not None:
@@ -93,7 +93,7 @@ def check_rules(settings: TranscodeSettings) -> None:
 def _problem(rule: TranscodeRule) -> str:
     """Say why a rule can't be followed; empty if it can."""
     target = rule.target
-    if target == H264:
+    if target == VIDEO_TARGET:
         return ""
     if rule.sources and all(recompresses(source, target) for source in rule.sources):
         return ""

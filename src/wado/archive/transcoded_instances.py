@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from wado.archive.frame_file import PLAIN
 from wado.archive.pieces import Computed, FileSlice, Piece
+from wado.archive.reading import reading
 from wado.archive.retrieve import Item
 from wado.archive.transcoding import TARGETS, Transcoder, in_order
 from wado.archive.values import StoredValue, is_plain, swapped
@@ -312,6 +313,6 @@ class _DataSet:
 
     def _read(self, offset: int, length: int) -> bytes:
         """Read from the file, which isn't kept open: nobody would say when to close it."""
-        with self._store.open(self._path) as file:
+        with reading(self._path), self._store.open(self._path) as file:
             file.seek(offset)
             return file.read(length)

@@ -12,6 +12,7 @@ from wado.archive.journal import Journals
 from wado.archive.kept_frames import FrameKey, KeptFrames
 from wado.archive.pieces import Computed, FileSlice, Piece
 from wado.archive.pixel_workers import PixelWorkers
+from wado.archive.reading import reading
 from wado.archive.retrieve import Item
 from wado.dicom.codec_table import EXPLICIT_VR_LITTLE_ENDIAN, RLE_LOSSLESS, can_decode
 from wado.dicom.image import ImagePixel
@@ -232,14 +233,17 @@ def frame_file(archive: Archive, found: Item, number: int) -> FrameFile | None:
 
 
 def bytes_of(archive: Archive, piece: Piece) -> bytes:
-    """Read or work out a piece; NotFound if its file is gone or ends early."""
+    """Read or work out a piece; NotFound if its file is gone or ends early, or Unreadable."""
     match piece:
         case bytes():
             return piece
         case Computed():
             return piece.make()
         case FileSlice():
-            with archive.store.open(piece.path, ahead=piece.ahead) as file:
+            with (
+                reading(piece.path),
+                archive.store.open(piece.path, ahead=piece.ahead) as file,
+            ):
                 file.seek(piece.offset)
                 data = file.read(piece.length)
             if len(data) != piece.length:

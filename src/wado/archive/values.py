@@ -9,6 +9,7 @@ from typing import Any
 
 from wado.archive.journal import Entry
 from wado.archive.pieces import Computed
+from wado.archive.reading import reading
 from wado.dicom.describe import describe
 from wado.dicom.image import first_value
 from wado.dicom.part10 import MAX_FILE_META_BYTES, read_file_meta
@@ -93,7 +94,8 @@ class StoredValue:
 
     def _read(self, offset: int, length: int) -> bytes:
         """Read from the file, which isn't kept open: nobody would say when to close it."""
-        with self._store.open(self._path, ahead=(offset, length)) as file:
+        ahead = (offset, length)
+        with reading(self._path), self._store.open(self._path, ahead=ahead) as file:
             file.seek(offset)
             return file.read(length)
 

@@ -7,34 +7,36 @@ import os
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from threading import Event, Lock
 from typing import Any, NamedTuple
 
 from wado.archive.copies import description_of, read_metadata
+from wado.archive.derived import Copy
 from wado.archive.digests import digest_of
 from wado.archive.frame_file import FrameFile, read_frame_file
 from wado.archive.journal import Journals, SeriesView
 from wado.archive.mass_conversion import queue_copies
 from wado.archive.pixel_workers import PixelWorkers
+from wado.archive.reading import must_be_there
 from wado.archive.retrieve import Item, copy_of, existing_frames
 from wado.archive.selection import Selection
 from wado.archive.transcode_rules import is_video
 from wado.archive.transcoding import check_length, frame_file, read_frame
+from wado.archive.video_verification import check_video
 from wado.archive.wanted_copies import copies_by_rule, forget, order
 from wado.dicom.codec_table import why_not_decoded
-from wado.dicom.comparison import CodedFrame, Difference, compare
+from wado.dicom.comparison import NO_DAMAGE, CodedFrame, Difference, compare
 from wado.dicom.image import ImagePixel, first_value
 from wado.dicom.media_types import is_native
 from wado.dicom.transcode import decode
-from wado.dicom.uids import InstanceRef
-from wado.errors import CannotUnderstand, NotAcceptable, NotFound
+from wado.dicom.uids import InstanceRef, SeriesRef
+from wado.errors import CannotUnderstand, NotAcceptable, NotFound, Unreadable
 from wado.ports import Archive
-from wado.records import TranscodeMeta
 from wado.transcode_settings import TranscodeSettings
 
-_LEAST_LEVELS = 1 / 64
-"""Error of a lossy copy, as a part of what Bits Stored can hold, that is never taken for damage."""
 _CANT = (CannotUnderstand, NotAcceptable, NotFound)
 
 
@@ -48,6 +50,7 @@ class Finding(StrEnum):
     NOT_MARKED = "lossy copy that does not say so"
     ORIGINAL_MISSING = "original whose file is missing"
     ORIGINAL_CHANGED = "original whose file is not as it was received"
+    UNREAD = "file that the disk does not give"
 
 
 class Chosen(NamedTuple):
@@ -62,7 +65,7 @@ class Checked:
     """What came of checking one; `finding` is None if nothing is wrong.
 
     `is_gone`: there is no such copy or instance any more. `not_decoded` says why frames were not
-    decoded or compared, though nothing is wrong with the file.
+    decoded or compared, though nothing is wrong with the file. `copy` is that which was checked.
     """
 
     chosen: Chosen
@@ -73,6 +76,12 @@ class Checked:
     frames: int = 0
     read_bytes: int = 0
     not_decoded: str = ""
+    copy: Copy | None = None
+
+    @property
+    def is_bad_copy(self) -> bool:
+        """Whether it is to be made anew; what could not be read may be good, and stays."""
+        return self.copy is not None and self.finding not in (None, Finding.UNREAD)
 
 
 @dataclass(slots=True)
@@ -88,6 +97,17 @@ class Report:
     gone: int = 0
     not_decoded: Counter[str] = field(default_factory=Counter)
     wrong: list[Checked] = field(default_factory=list)
+    unread: list[tuple[SeriesRef, str]] = field(default_factory=list)
+    """Series whose journals can't be read, and why."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.wrong and not self.unread
+
+    def pass_over(self, ref: SeriesRef, why: Unreadable) -> None:
+        """Count a series whose journal can't be read."""
+        self.unread.append((ref, str(why)))
 
     def count(self, checked: Checked) -> None:
         """Count one more."""
@@ -157,6 +177,10 @@ class Verifier:
         Most frames of an instance that are looked at, taken at random; 0: all.
     seed
         Takes the same frames again.
+    stop
+        Set when it is to end: a video is given up, as Unavailable.
+    turn
+        Videos are looked at one by one.
     """
 
     archive: Archive
@@ -165,6 +189,8 @@ class Verifier:
     max_pixels: int
     frames: int = 0
     seed: int = 0
+    stop: Event = field(default_factory=Event)
+    turn: AbstractContextManager[Any] = field(default_factory=Lock)
 
     def check(self, chosen: Chosen) -> Checked:
         """Check one; what went while it was looked at is not wrong.
@@ -172,8 +198,15 @@ class Verifier:
         Raises
         ------
         Unavailable
-            It can't be checked now.
+            It can't be checked now, nor others: the store is away, or no worker is free.
         """
+        try:
+            return self._checked(chosen)
+        except Unreadable as e:
+            must_be_there(self.archive.store)
+            return Checked(chosen, Finding.UNREAD, str(e))
+
+    def _checked(self, chosen: Chosen) -> Checked:
         found = self._find(chosen)
         if found is None:
             return Checked(chosen, is_gone=True)
@@ -214,7 +247,7 @@ class Verifier:
     def _decode(self, found: Item, checked: Checked) -> Checked:
         """Decode frames of an original, which is as it was received, however damaged."""
         assert found.entry.pixel is not None
-        reason = found.entry.pixel.reason or why_not_decoded(found.entry.transfer_syntax_uid)
+        reason = why_not_decoded(found.entry.transfer_syntax_uid) or found.entry.pixel.reason
         if reason:
             return replace(checked, not_decoded=reason)
         try:
@@ -249,7 +282,7 @@ class Verifier:
         copied = copy_of(found, uid)
         assert copied is not None
         assert copied.copy is not None
-        checked = Checked(Chosen(found.ref, uid), lossy=copied.copy.lossy)
+        checked = Checked(Chosen(found.ref, uid), lossy=copied.copy.lossy, copy=copied.copy)
         try:
             digest = digest_of(self.archive.store, copied.path)
         except NotFound:
@@ -264,9 +297,26 @@ class Verifier:
         missing = _unmarked(metadata) if copied.copy.lossy else ""
         if missing:
             return replace(checked, finding=Finding.NOT_MARKED, detail=missing)
-        if is_video(uid) or is_video(found.entry.transfer_syntax_uid):
-            return replace(checked, not_decoded="video is not decoded again")
+        if is_video(uid):
+            return self._compare_video(found, copied, checked)
         return self._compare(found, copied, metadata, checked)
+
+    def _compare_video(self, found: Item, copied: Item, checked: Checked) -> Checked:
+        with self.turn:
+            came = check_video(
+                self.archive,
+                self.journals,
+                found,
+                copied,
+                every_frame=not self.frames,
+                stop=self.stop,
+            )
+        checked = replace(checked, frames=came.frames, not_decoded=came.not_decoded)
+        if came.unreadable:
+            return replace(checked, finding=Finding.COPY_UNREADABLE, detail=came.unreadable)
+        if came.differs:
+            return replace(checked, finding=Finding.PIXELS_DIFFER, detail=came.differs)
+        return checked
 
     def _compare(
         self, found: Item, copied: Item, metadata: Mapping[str, Any], checked: Checked
@@ -369,7 +419,7 @@ def _fault_of(found: Difference, image: ImagePixel, *, lossy: bool) -> str:
             return ""
         return f"{found.differing} of {found.pixels} pixels differ, by up to {found.largest}"
     levels = (1 << image.bits_stored) - 1
-    limit = max(found.spread, levels * _LEAST_LEVELS)
+    limit = max(found.spread, levels * NO_DAMAGE)
     if found.root_mean_square <= limit:
         return ""
     return (
@@ -401,8 +451,9 @@ def mend(
 ) -> tuple[int, int]:
     """Forget and remove bad copies, and order them anew from the webworkers.
 
-    A lossy one is ordered if a rule says how good it must be. For bad originals nothing can be
-    done here: they come back out of a back-up, or from who sent them.
+    A lossy one is ordered if there is a rule for it. For bad originals nothing can be
+    done here: they come back out of a back-up, or from who sent them. What could not be read stays,
+    and so does what was made anew since it was checked.
 
     Returns
     -------
@@ -414,18 +465,20 @@ def mend(
     Unavailable
         A service does not answer; it may be done again.
     """
-    removed, trace_id = 0, os.urandom(16).hex()
-    orders: list[TranscodeMeta] = []
-    bad = [checked for checked in wrong if checked.chosen.transfer_syntax_uid]
-    for checked in bad:
+    removed, ordered, trace_id = 0, 0, os.urandom(16).hex()
+    for checked in wrong:
         (ref, uid) = checked.chosen
+        if not checked.is_bad_copy:
+            continue
         view = journals.view(ref.series)
         entry = view.entries.get(ref.sop_instance_uid) if view else None
-        if view is None or entry is None:
+        copy = entry.derived.copies.get(uid) if entry else None
+        if view is None or entry is None or copy is None or copy != checked.copy:
             continue
+        wanted = copy.instead_of or uid
+        rules = dict(copies_by_rule(journals, Item(ref, entry, view), settings))
         removed += len(forget(archive, journals, ref.series, [(ref.sop_instance_uid, uid)]))
-        found = Item(ref, entry, view)
-        quality = dict(copies_by_rule(journals, found, settings)).get(uid, 0)
-        if quality or not checked.lossy:
-            orders.append(order(found, uid, quality, trace_id))
-    return removed, queue_copies(archive, orders)
+        if wanted in rules or not checked.lossy:  # at once: what stops us takes no orders with it
+            anew = order(ref, entry, wanted, rules.get(wanted, 0), trace_id)
+            ordered += queue_copies(archive, [anew])
+    return removed, ordered

@@ -1,42 +1,30 @@
-"""What is asked of the program for video: to look at a stream, convert it, and compare the result.
+"""What is asked of the program for video: to look at a stream, and to convert it."""
 
-A stream is read by the reader for what it is put in, and by no other: play lists and scripts, which
-would have other files read, are none of them.
-"""
-
-import hashlib
 import math
 import os
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import orjson
 
-from wado.archive.video_program import LineReader, VideoProgram, url_of
+from wado.archive.video_comparison import (
+    QUIET,
+    SOUND_CODECS,
+    VIDEO_CODECS,
+    Comparison,
+    Source,
+    input_of,
+    limits,
+)
+from wado.archive.video_program import VideoProgram, url_of
 from wado.dicom.coded_media import SYNTAX
 from wado.dicom.coded_video import Container
 from wado.errors import CannotUnderstand, NotAcceptable
 
-_READERS = {
-    Container.MP4: "mov",
-    Container.TRANSPORT_STREAM: "mpegts",
-    Container.PROGRAM_STREAM: "mpeg",
-    Container.MPEG_STREAM: "mpegvideo",
-    Container.H264_STREAM: "h264",
-    Container.HEVC_STREAM: "hevc",
-}
-_VIDEO = ("mpeg1video", "mpeg2video", "h264", "hevc")
-_SOUND = ("aac", "ac3", "eac3", "mp1", "mp2", "mp3", "pcm_bluray", "pcm_dvd", "pcm_s16be",
-          "pcm_s16le")  # fmt: skip
-_DECODERS = ",".join((*_VIDEO, *_SOUND, *(f"mp{n}float" for n in (1, 2, 3))))
 _PLAYED_PROFILES = ("High", "Main", "Constrained Baseline", "Baseline")
 _PLAYED_FORMATS = ("yuv420p", "yuvj420p")
-_LOOKED_AT = ("-probesize", str(64 << 20), "-analyzeduration", "30000000")
-"""How much is read to find sound and pictures: bytes and microseconds."""
-_STRICT = ("-xerror", "-err_detect", "explode")
 _FIELDS = (
     "stream=codec_type,codec_name,profile,width,height,pix_fmt,field_order,has_b_frames,"
     "r_frame_rate,avg_frame_rate,sample_rate,channels"
@@ -49,20 +37,6 @@ _BIT_RATES = ("-maxrate", "62500k", "-bufsize", "78125k")
 """Of High Profile at levels 4.1 and 4.2 (ITU-T H.264 Tables A-1 and A-2)."""
 _USUAL_RATE, _MAX_RATE = 25.0, 240.0
 _BLOCK = 16
-_LEAST_PSNR_DB, _LEAST_FRAME_PSNR_DB = 25.0, 15.0
-"""Visually lossless video has 35 to 50; another picture than that of the source has about 10."""
-_PEAK = 255.0**2
-_COMPARED = re.compile(r"n:\d+ mse_avg:([\d.]+) ")
-_HASHED = re.compile(r"([01]),.*, *(\w+)$")
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A stream in an open file; `rate` is how many frames a second it is said to have."""
-
-    fd: int
-    container: Container
-    rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +106,7 @@ def probe(program: VideoProgram, source: Source, max_pixels: int) -> Video:
     lines = _Collected()
     command = (
         *(program.ffprobe, "-hide_banner", "-loglevel", "error", "-of", "json"),
-        *("-show_entries", _FIELDS, *_limits(max_pixels), *_input(source)),
+        *("-show_entries", _FIELDS, *limits(max_pixels), *input_of(source)),
     )
     program.run(command, (source.fd,), each_line=lines.add)
     try:
@@ -142,7 +116,7 @@ def probe(program: VideoProgram, source: Source, max_pixels: int) -> Video:
         raise CannotUnderstand(f"the {source.container} holds no video") from None
     columns, rows = video.get("width", 0), video.get("height", 0)
     codec = str(video.get("codec_name"))
-    if codec not in _VIDEO or not columns or not rows:
+    if codec not in VIDEO_CODECS or not columns or not rows:
         raise CannotUnderstand(f"the {source.container} holds no video that can be converted")
     if columns * rows > max_pixels:
         raise NotAcceptable(
@@ -164,7 +138,7 @@ def probe(program: VideoProgram, source: Source, max_pixels: int) -> Video:
 def _is_kept(sound: dict[str, Any]) -> bool:
     """Whether sound can be decoded: a piece cut from a longer recording may have too little."""
     told = sound.get("channels") and sound.get("sample_rate") not in (None, "0")
-    return sound.get("codec_name") in _SOUND and bool(told)
+    return sound.get("codec_name") in SOUND_CODECS and bool(told)
 
 
 def _is_remuxed(video: dict[str, Any], container: Container) -> bool:
@@ -205,18 +179,6 @@ class _Collected:
         self.lines.append(line)
 
 
-def _limits(max_pixels: int) -> tuple[str, ...]:
-    return ("-codec_whitelist", _DECODERS, "-max_pixels", str(max_pixels))
-
-
-def _input(source: Source) -> tuple[str, ...]:
-    """Arguments that let one file be read, as what it is."""
-    reader = _READERS[source.container]
-    rate = ("-framerate", f"{source.rate:.6g}") if source.rate and source.container.is_bare else ()
-    only = ("-protocol_whitelist", "file", "-format_whitelist", reader)
-    return (*only, *_LOOKED_AT, *rate, "-f", reader, "-i", url_of(source.fd))
-
-
 # ------------------------------------------------------------------ convert
 
 
@@ -231,11 +193,19 @@ def target_of(video: Video) -> Target:
             max(2, int(side * factor) // 2 * 2) for side in (video.columns, video.rows)
         )
         level = _level(columns, rows, video.rate)
-    if factor < 1:
-        return Target(columns, rows, level, f"scale={columns}:{rows}:flags=lanczos")
-    even = (columns + columns % 2, rows + rows % 2)
-    filters = "null" if even == (columns, rows) else f"pad={even[0]}:{even[1]}"
-    return Target(*even, level, filters)
+    if factor == 1:
+        columns, rows = columns + columns % 2, rows + rows % 2
+    return Target(columns, rows, level, filters_to(video, columns, rows))
+
+
+def filters_to(video: Video, columns: int, rows: int) -> str:
+    """Say how frames of a video become so large: even sides are filled, others made smaller."""
+    if (columns, rows) == (video.columns, video.rows):
+        return "null"
+    even = (video.columns + video.columns % 2, video.rows + video.rows % 2)
+    if (columns, rows) == even:
+        return f"pad={columns}:{rows}"
+    return f"scale={columns}:{rows}:flags=lanczos"
 
 
 def _level(columns: int, rows: int, rate: float) -> Level | None:
@@ -276,11 +246,7 @@ class Conversion:
             It can't be, or the frames that the result shows are not those of the source.
         """
         self._convert(("-c:v", "copy"))
-        hashed = _Hashed()
-        graph = "[0:v:0]settb=1/1000,setpts=N*1000[a];[1:v:0]settb=1/1000,setpts=N*1000[b]"
-        output = ("-map", "[a]", "-map", "[b]", "-f", "framehash", "-hash", "murmur3", "pipe:1")
-        self._compare(graph, output, hashed.add)
-        return hashed.frames()
+        return self._comparison.same_frames()
 
     def encode(self, target: Target) -> int:
         """Encode as H.264 in an MP4 file; how many frames it has.
@@ -302,15 +268,11 @@ class Conversion:
                 *(("-flags:v", "+ildct+ilme") if video.is_interlaced else ()),
             )
         )
-        graph = (
-            f"[0:v:0]{target.filters},format=yuv420p,settb=1/1000,setpts=N*1000[a];"
-            "[1:v:0]format=yuv420p,settb=1/1000,setpts=N*1000[b];"
-            "[a][b]psnr=stats_file=-:eof_action=endall"
-        )
-        compared = _Compared()
-        self._compare(graph, ("-f", "null", "-"), compared.add)
-        compared.check(frames)
-        return frames
+        return self._comparison.near_frames(target.filters, frames)
+
+    @property
+    def _comparison(self) -> Comparison:
+        return Comparison(self.program, self.source, self.result_fd, self.max_pixels)
 
     def _convert(self, how: Iterable[str]) -> int:
         """Write the MP4 file, its index first; how many frames went into it."""
@@ -320,8 +282,8 @@ class Conversion:
         progress = _Progress()
         self.program.run(
             (
-                *(self.program.ffmpeg, *_QUIET, "-y", "-progress", "pipe:1", "-nostats"),
-                *(*_limits(self.max_pixels), "-noautorotate", *_input(self.source)),
+                *(self.program.ffmpeg, *QUIET, "-y", "-progress", "pipe:1", "-nostats"),
+                *(*limits(self.max_pixels), "-noautorotate", *input_of(self.source)),
                 *("-map", "0:v:0", *(keep if sound else ("-an",)), "-sn", "-dn"),
                 *("-map_metadata", "-1", "-map_chapters", "-1", "-fps_mode", "passthrough", *how),
                 *("-movflags", "+faststart", "-fflags", "+bitexact"),
@@ -332,23 +294,6 @@ class Conversion:
             each_line=progress.add,
         )
         return progress.frames
-
-    def _compare(self, graph: str, output: Iterable[str], each_line: LineReader) -> None:
-        """Decode source and result strictly, side by side."""
-        result = Source(self.result_fd, Container.MP4)
-        strict = (*_STRICT, *_limits(self.max_pixels), "-noautorotate")
-        self.program.run(
-            (
-                *(self.program.ffmpeg, *_QUIET),
-                *(*strict, *_input(self.source), *strict, *_input(result)),
-                *("-filter_complex", graph, "-fps_mode", "passthrough", *output),
-            ),
-            (self.source.fd, self.result_fd),
-            each_line=each_line,
-        )
-
-
-_QUIET = ("-hide_banner", "-nostdin", "-loglevel", "error")
 
 
 class _Progress:
@@ -361,59 +306,3 @@ class _Progress:
         name, _, value = line.partition("=")
         if name == "frame" and value.strip().isdigit():
             self.frames = int(value)
-
-
-@dataclass(slots=True)
-class _Hashed:
-    """Digests of the frames of two streams, which must be the same."""
-
-    counts: list[int] = field(default_factory=lambda: [0, 0])
-    digests: tuple[Any, Any] = field(default_factory=lambda: (hashlib.sha256(), hashlib.sha256()))
-
-    def add(self, line: str) -> None:
-        found = _HASHED.match(line)
-        if found:
-            number = int(found[1])
-            self.counts[number] += 1
-            self.digests[number].update(found[2].encode())
-
-    def frames(self) -> int:
-        """How many there are, of which each is the same in both."""
-        one, other = (digest.digest() for digest in self.digests)
-        if one != other or self.counts[0] != self.counts[1] or not self.counts[0]:
-            raise CannotUnderstand("the MP4 file does not show the same frames")
-        return self.counts[0]
-
-
-@dataclass(slots=True)
-class _Compared:
-    """Mean squared errors of the frames of a result."""
-
-    frames: int = 0
-    total: float = 0.0
-    largest: float = 0.0
-
-    def add(self, line: str) -> None:
-        found = _COMPARED.match(line)
-        if found:
-            self.frames += 1
-            error = float(found[1])
-            self.total += error
-            self.largest = max(self.largest, error)
-
-    def check(self, frames: int) -> None:
-        """See that all frames are there, and that they show what the source shows."""
-        if not frames or self.frames != frames:
-            raise CannotUnderstand(f"{self.frames} of {frames} frames are the same in the result")
-        mean, worst = (_psnr_db(e) for e in (self.total / frames, self.largest))
-        if mean < _LEAST_PSNR_DB or worst < _LEAST_FRAME_PSNR_DB:
-            raise CannotUnderstand(
-                f"the result differs from the video: {mean:.1f} dB on average, {worst:.1f} dB at "
-                f"worst, where {_LEAST_PSNR_DB:g} and {_LEAST_FRAME_PSNR_DB:g} are the least"
-            )
-
-
-def _psnr_db(mean_squared_error: float) -> float:
-    if not mean_squared_error:
-        return math.inf
-    return 10 * math.log10(_PEAK / mean_squared_error)

@@ -19,8 +19,9 @@ from wado.archive.pieces import OpenFiles, piece_length
 from wado.archive.retrieve import Item
 from wado.archive.spool import unnamed_file, write_all
 from wado.archive.transcoded_instances import around_pixels
-from wado.archive.video import container, playable, stream_of
-from wado.archive.video_commands import Conversion, Source, Target, Video, probe, target_of
+from wado.archive.video import container, stream_of
+from wado.archive.video_commands import Conversion, Target, Video, probe, target_of
+from wado.archive.video_comparison import Source
 from wado.archive.video_program import VideoProgram, video_program
 from wado.dicom.coded_media import Coded
 from wado.dicom.coded_video import H264, mp4
@@ -47,13 +48,8 @@ _MS_PER_S = 1000.0
 _RATIO, _METHOD = "00282112", "00282114"
 
 
-def convert_video(converter: Converter, found: Item, meta: TranscodeMeta) -> Made | None:
+def convert_video(converter: Converter, found: Item, meta: TranscodeMeta) -> Made:
     """Make the copy of a video that browsers play.
-
-    Returns
-    -------
-    made
-        None if the original is one that they play, or that copy is there.
 
     Raises
     ------
@@ -70,8 +66,6 @@ def convert_video(converter: Converter, found: Item, meta: TranscodeMeta) -> Mad
         stream = stream_of(found)
         if not stream:
             raise CannotUnderstand("it has no stream of video")
-        if playable(files, found) is not None:
-            return None
         kind = container(files, stream)
         if kind is None:
             raise CannotUnderstand("its stream is none of video that we know")
@@ -80,7 +74,7 @@ def convert_video(converter: Converter, found: Item, meta: TranscodeMeta) -> Mad
         with unnamed_file(converter.archive.store) as spool:
             for chunk in files.chunks(stream):
                 write_all(spool, chunk)
-            source = Source(spool.fileno(), kind, _rate_of(metadata))
+            source = Source(spool.fileno(), kind, rate_of(metadata))
             return _converted(converter, found, program, source, metadata)
 
 
@@ -150,7 +144,7 @@ def _version(program: VideoProgram) -> str:
     return found[1] if found else "of an unknown version"
 
 
-def _rate_of(metadata: Mapping[str, Any]) -> float | None:
+def rate_of(metadata: Mapping[str, Any]) -> float | None:
     """Frames a second, for streams that don't say (PS3.3 §C.7.6.5)."""
     for tag in ("00082144", "00180040"):  # Recommended Display Frame Rate, Cine Rate
         rate = first_value(metadata, tag)

@@ -3,23 +3,27 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum, auto
 
 import orjson
 
 from wado.archive.derived import failure_line
-from wado.archive.journal import Journals, SeriesView
+from wado.archive.journal import Entry, Journals, SeriesView
 from wado.archive.paths import derived_path, instance_path, journal_path
+from wado.archive.pieces import OpenFiles
 from wado.archive.retrieve import Item
 from wado.archive.selection import Selection
-from wado.archive.transcode_rules import H264, is_video, targets
-from wado.archive.video import playable_copy
-from wado.dicom.codec_table import EXPLICIT_VR_LITTLE_ENDIAN, can_encode, is_lossy
+from wado.archive.transcode_rules import VIDEO_TARGET, is_video, targets
+from wado.archive.video import playable, playable_copy
+from wado.dicom.codec_table import can_encode, is_lossy
 from wado.dicom.image import first_value
 from wado.dicom.uids import InstanceRef, SeriesRef, validate_uid
-from wado.errors import InvalidRequest, Unavailable
-from wado.ports import Archive
-from wado.records import DicomImageMeta, TranscodeMeta
+from wado.errors import InvalidRequest, NotFound, Unavailable, Unreadable
+from wado.ports import Archive, InstanceStore
+from wado.records import DicomImageMeta, DicomStoreMeta, TranscodeMeta
 from wado.transcode_settings import TranscodeSettings
 
 _MAX_TRIES = 20
@@ -56,7 +60,7 @@ class Wish:
             return
         target = validate_uid(self.target_uid)
         lossy = is_lossy(target)
-        if target != H264 and not can_encode(target, lossy=True):
+        if target != VIDEO_TARGET and not can_encode(target, lossy=True):
             raise InvalidRequest(f"copies in {target} can't be made: see docs/transfer-syntaxes.md")
         if lossy and not self.quality:
             raise InvalidRequest(f"{target} is lossy: say with --quality how good copies must be")
@@ -79,63 +83,106 @@ class Found:
 
 
 def wanted_copies(
-    journals: Journals, views: Iterable[SeriesView], chosen: Selection, wish: Wish, found: Found
+    store: InstanceStore,
+    journals: Journals,
+    views: Iterable[SeriesView],
+    chosen: Selection,
+    wish: Wish,
+    found: Found,
 ) -> Iterator[TranscodeMeta]:
     """Walk copies that are to be made, series after series, with flat memory; counts in `found`."""
     trace_id = os.urandom(16).hex()
     for view in views:
         for item in chosen.items(view):
             found.instances += 1
-            for target_uid, quality in _wanted(journals, item, wish, found):
+            for target_uid, quality in _wanted(store, journals, item, wish, found):
                 found.wanted[item.entry.transfer_syntax_uid, target_uid] += 1
-                yield order(item, target_uid, quality, trace_id)
+                yield order(item.ref, item.entry, target_uid, quality, trace_id)
 
 
-def order(item: Item, target_uid: str, quality: int, trace_id: str) -> TranscodeMeta:
-    """Make the record by which a copy is ordered."""
-    ref, entry = item.ref, item.entry
+def order(
+    ref: InstanceRef,
+    stored: Entry | DicomStoreMeta,
+    target_uid: str,
+    quality: int = 0,
+    trace_id: str = "",
+) -> TranscodeMeta:
+    """Make the record by which a copy of what is stored is ordered."""
     return TranscodeMeta(
         tenant_id=ref.tenant_id,
         study_instance_uid=ref.study_instance_uid,
         series_instance_uid=ref.series_instance_uid,
         sop_instance_uid=ref.sop_instance_uid,
-        sop_class_uid=entry.sop_class_uid,
-        transfer_syntax_uid=entry.transfer_syntax_uid,
+        sop_class_uid=stored.sop_class_uid,
+        transfer_syntax_uid=stored.transfer_syntax_uid,
         target_transfer_syntax_uid=target_uid,
         file_path=instance_path(ref),
-        file_size=entry.file_size,
-        digest=entry.digest,
+        file_size=stored.file_size,
+        digest=stored.digest,
         trace_id=trace_id,
         quality=quality,
+        requested_at=datetime.now(UTC).isoformat(timespec="microseconds"),
     )
 
 
-def _wanted(journals: Journals, item: Item, wish: Wish, found: Found) -> Iterator[tuple[str, int]]:
-    copies, failures = item.entry.derived.copies, item.entry.derived.failures
+class Standing(Enum):
+    """What is known of a copy that is asked for."""
+
+    MISSING = auto()
+    THERE = auto()
+    FAILED = auto()
+
+
+def standing(store: InstanceStore, found: Item, target_uid: str) -> Standing:
+    """Say how it stands with a copy that is asked for; whoever orders or makes copies asks this.
+
+    A copy that was made in its place, where it does not fit, stands for it; so does an original
+    that viewers play as it is.
+
+    Raises
+    ------
+    Unavailable
+        The file of a video can't be looked at now.
+    """
+    derived, source = found.entry.derived, found.entry.transfer_syntax_uid
+    video = is_video(source) and is_video(target_uid)
+    instead = {copy.instead_of for copy in derived.copies.values()}
+    if target_uid in derived.copies or target_uid in instead:
+        return Standing.THERE
+    if playable_copy(found) is not None if video else target_uid == source:
+        return Standing.THERE
+    if target_uid in derived.failures:
+        return Standing.FAILED
+    if video:
+        # What can't be read now is for who converts to find out, and to put on record.
+        with (
+            suppress(NotFound, Unreadable, OSError),
+            closing(OpenFiles(store, max_open=1)) as files,
+        ):
+            if playable(files, found) is not None:
+                return Standing.THERE
+    return Standing.MISSING
+
+
+def _wanted(
+    store: InstanceStore, journals: Journals, item: Item, wish: Wish, found: Found
+) -> Iterator[tuple[str, int]]:
     by_rule = dict(_targets(journals, item, wish))
     if wish.failed:
-        for target_uid in failures:
-            if not wish.target_uid or target_uid in by_rule:
+        for target_uid in item.entry.derived.failures:
+            if wish.target_uid and target_uid not in by_rule:
+                continue
+            if standing(store, item, target_uid) is Standing.FAILED:
                 yield target_uid, by_rule.get(target_uid, 0)
         return
     for target_uid, quality in by_rule.items():
-        if target_uid in copies or _has_instead(item, target_uid, wish.settings):
-            found.there += 1
-        elif target_uid in failures:
-            found.failed += 1
-        else:
-            yield target_uid, quality
-
-
-def _has_instead(item: Item, target_uid: str, settings: TranscodeSettings) -> bool:
-    """Whether there is the copy that is made where the target does not fit: native, or H.264."""
-    if is_video(target_uid):
-        return playable_copy(item) is not None
-    return (
-        target_uid == settings.target
-        and EXPLICIT_VR_LITTLE_ENDIAN in item.entry.derived.copies
-        and item.entry.transfer_syntax_uid not in settings.displayable
-    )
+        match standing(store, item, target_uid):
+            case Standing.THERE:
+                found.there += 1
+            case Standing.FAILED:
+                found.failed += 1
+            case Standing.MISSING:
+                yield target_uid, quality
 
 
 def _targets(journals: Journals, item: Item, wish: Wish) -> list[tuple[str, int]]:

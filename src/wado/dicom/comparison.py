@@ -13,6 +13,9 @@ from wado.errors import CannotUnderstand
 if TYPE_CHECKING:
     import numpy as np
 
+NO_DAMAGE = 1 / 64
+"""An error of this part of what Bits Stored can hold is loss: in a frame that is nearly flat it may
+be more than all that is in it."""
 _LUMINANCE_AND_CHROMA = frozenset({"YBR_FULL", "YBR_FULL_422"})
 
 

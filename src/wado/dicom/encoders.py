@@ -43,7 +43,7 @@ def encode_frame(pixels: np.ndarray, image: ImagePixel, transfer_syntax_uid: str
         most <= 16 and (image.is_float or image.bits_allocated not in (8, 16))
     ):
         raise NotAcceptable(
-            f"frames of {image.bits_allocated} bits can't be had in {transfer_syntax_uid}"
+            f"frames of {image.bits_allocated}-bit pixels can't be had in {transfer_syntax_uid}"
         )
     return _ENCODERS[transfer_syntax_uid](pixels, image)
 
@@ -74,7 +74,8 @@ def _rle(pixels: np.ndarray, image: ImagePixel) -> bytes:
     if image.bits_allocated * image.samples_per_pixel > 8 * _MOST_RLE_SEGMENTS or (
         image.is_float or image.bits_allocated not in (1, 8, 16, 32, 64)
     ):
-        raise NotAcceptable(f"frames of {image.bits_allocated} bits can't be had as RLE Lossless")
+        bits = image.bits_allocated
+        raise NotAcceptable(f"frames of {bits}-bit pixels can't be had as RLE Lossless")
     segments = [
         bytes(imagecodecs.packbits_encode(each, axis=-1)) for each in _planes(pixels, image)
     ]

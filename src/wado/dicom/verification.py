@@ -16,14 +16,14 @@ from wado.dicom.codec_table import (
     NATIVE,
     encoder_of,
 )
-from wado.dicom.comparison import Difference, difference
+from wado.dicom.comparison import NO_DAMAGE, Difference, difference
 from wado.dicom.image import ImagePixel
 from wado.dicom.transcode import Decoded, coded_colour, decode
 from wado.errors import CannotUnderstand, WadoError
 
-_MIDDLE, _LOW, _HIGH = 50, 8, 64
-"""An error of this part of what Bits Stored can hold is never taken for damage, below and above the
-middle quality: in a frame that is nearly flat it may be more than all that is in it."""
+_MIDDLE = 50
+_NO_DAMAGE_BELOW = 1 / 8
+"""What `NO_DAMAGE` is below the middle quality."""
 _WAVELETS = frozenset({JPEG_2000, HTJ2K})
 
 
@@ -91,7 +91,9 @@ def _bounded(found: Difference, image: ImagePixel, transfer_syntax_uid: str, qua
     """Refuse an error that is no loss any more, but damage: wrong signs, colours, rows."""
     levels = (1 << image.bits_stored) - 1
     share = _share(image, transfer_syntax_uid, quality)
-    limit = max(found.spread * share, levels / (_LOW if quality < _MIDDLE else _HIGH))
+    limit = max(
+        found.spread * share, levels * (_NO_DAMAGE_BELOW if quality < _MIDDLE else NO_DAMAGE)
+    )
     if found.root_mean_square > limit:
         raise CannotUnderstand(
             f"{encoder_of(transfer_syntax_uid)} lost too much: the pixels differ by "

@@ -67,6 +67,11 @@ def catalogue_storage(archive: Archive, settings: ConsumerSettings, stop: Event)
     """Catalogue batches of `storage_queue`; a service that is down is waited for."""
     journals = Journals(archive.store)
     patience = Patience("consumer", "catalogue", stop)
+
+    def pause(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise Unavailable("the service is stopping")
+
     while not stop.is_set():
         try:
             # Opened (and its library loaded) now, so that the first image does not wait for it.
@@ -76,7 +81,7 @@ def catalogue_storage(archive: Archive, settings: ConsumerSettings, stop: Event)
             ):
                 began = time.monotonic()
                 with vitals.at("catalogue"):
-                    catalogue_batch(archive, journals, batch)
+                    catalogue_batch(archive, journals, batch, pause)
                     batch.commit()
                 _count_catalogued(batch, time.monotonic() - began)
                 patience.reset()
@@ -85,7 +90,8 @@ def catalogue_storage(archive: Archive, settings: ConsumerSettings, stop: Event)
                     # for the same disk: half of the time is theirs, until there is a backlog.
                     stop.wait(min(time.monotonic() - began, _LONGEST_PAUSE_S))
         except (Unavailable, OutOfResources) as e:
-            patience.wait(e)
+            if not stop.is_set():
+                patience.wait(e)
 
 
 def load_topic(
@@ -140,6 +146,7 @@ def _load(
     """
     # A message of the access log holds several records, one to a line.
     rows = [line for m in messages for line in m.body.splitlines()]
+    vitals.goes_on()
     try:
         archive.warehouse.load(table, rows, label)
     except InvalidMessage as e:
@@ -179,5 +186,6 @@ def _load_with_removals(archive: Archive, table: Table, batch: Batch) -> None:
         gone = sorted(uid for uid in uids if (series, uid) not in rows)
         if gone:
             archive.warehouse.delete(series, gone, f"{batch.label}-removed-{number}")
+        vitals.goes_on()
     if rows:
         _load(archive, table, batch, list(rows.values()), batch.label)

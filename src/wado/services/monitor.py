@@ -5,7 +5,7 @@ The web server answers them at its own address; the others are watched by a proc
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
@@ -25,6 +25,8 @@ from wado.vitals import HELP, Board
 
 _log = get_logger("monitor")
 _LISTEN_TIMEOUT_S = 10.0
+Step = Mapping[str, Any]
+"""Of which process, at what, for how many seconds."""
 
 
 # ------------------------------------------------------------------ answers
@@ -37,15 +39,28 @@ def readiness(found: Readiness) -> tuple[int, dict[str, Any]]:
     return 200 if found.ready else 503, {"status": status, "ports": ports}
 
 
-def liveness(board: Board, *, stuck_after_s: float) -> tuple[int, dict[str, Any]]:
-    """Make the answer of ``/livez``: 503 when a process has been at one thing for too long."""
-    stuck = [
+def liveness(
+    stuck: Sequence[Step], store_answers: Callable[[], bool]
+) -> tuple[int, dict[str, Any]]:
+    """Make the answer of ``/livez`` from the steps that take too long; 503 when there are some.
+
+    Not while the store is away: whoever reads files hangs then, and would hang after a start, too.
+    """
+    if not stuck:
+        return 200, {"status": "alive"}
+    if store_answers():
+        return 503, {"status": "stuck", "stuck": stuck}
+    return 200, {"status": "waiting for the store", "stuck": stuck}
+
+
+def stuck_steps(board: Board, *, stuck_after_s: float) -> list[Step]:
+    """List what processes have been at for too long without progress."""
+    return [
         {"process": process, "at": activity, "seconds": round(seconds, 1)}
         for process in board.processes
         for activity, seconds in board.busy_s(process).items()
         if seconds > stuck_after_s
     ]
-    return (503, {"status": "stuck", "stuck": stuck}) if stuck else (200, {"status": "alive"})
 
 
 # ------------------------------------------------------------------ metrics
@@ -163,7 +178,9 @@ def run(
     registry.register(BoardCollector(board))
     registry.register(ArchiveCollector(watch))
     answers = {
-        "/livez": lambda: _json(*liveness(board, stuck_after_s=settings.stuck_after_s)),
+        "/livez": lambda: _json(
+            *liveness(stuck_steps(board, stuck_after_s=settings.stuck_after_s), watch.store_answers)
+        ),
         "/readyz": lambda: _json(*readiness(watch.readiness(needed))),
         "/metrics": lambda: (200, CONTENT_TYPE_LATEST, generate_latest(registry)),
     }

@@ -10,17 +10,20 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
 from threading import Event
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from wado import vitals
-from wado.archive.conversion import announce, convert
+from wado.archive.conversion import announce, convert, publish_rows
 from wado.archive.copies import Converted, Converter
 from wado.archive.health import VIDEO_GROUP
 from wado.archive.journal import Journals
 from wado.archive.pixel_workers import PixelWorkers
+from wado.archive.retrieve import Item
 from wado.archive.transcode_rules import is_video
-from wado.archive.unfinished import Unfinished, fatal
+from wado.archive.unfinished import Unfinished, cut_short, fatal
+from wado.archive.wanted_copies import Standing, standing
 from wado.dicom.uids import InstanceRef, SeriesRef
 from wado.errors import (
     CutShort,
@@ -28,6 +31,7 @@ from wado.errors import (
     InvalidRequest,
     OutOfResources,
     Unavailable,
+    Unreadable,
     WadoError,
 )
 from wado.ports import Archive, Batch, Delivered
@@ -86,6 +90,7 @@ def run(archive: Archive, stop: Event) -> None:
 def _read_queue(archive: Archive, stop: Event, part: Part, *, workers: int) -> None:
     settings = archive.transcode
     pixels = _WatchedWorkers(
+        part.activity,
         workers=workers,
         timeout_s=settings.frame_timeout_s,
         max_memory_bytes=settings.memory_bytes,
@@ -111,11 +116,15 @@ def _read_queue(archive: Archive, stop: Event, part: Part, *, workers: int) -> N
 class _WatchedWorkers(PixelWorkers):
     """Each job that ends is progress: a long conversion is not taken for one that hangs."""
 
+    def __init__(self, activity: vitals.Activity, **limits: Any) -> None:
+        super().__init__(**limits)
+        self._activity = activity
+
     def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return super().run(work, *args, **kwargs)
         finally:
-            vitals.goes_on("transcode")
+            vitals.goes_on(self._activity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +139,21 @@ class _Job:
         """Small images come first, video last."""
         return is_video(self.meta.transfer_syntax_uid), self.meta.file_size
 
-    def again(self) -> "_Job":
-        """Ask for the next attempt."""
-        return replace(self, meta=replace(self.meta, attempt=self.meta.attempt + 1))
+    @property
+    def name(self) -> str:
+        """By which the note of its batch knows it."""
+        return str(self.message.offset)
+
+    def attempt(self, number: int) -> "_Job":
+        """Ask for another attempt."""
+        return replace(self, meta=replace(self.meta, attempt=number))
 
 
 @dataclass(frozen=True, slots=True)
 class _Outcomes:
-    """What came of jobs so far."""
+    """What came of jobs so far, and the note of their batch."""
 
+    note: Unfinished
     converted: list[Converted] = field(default_factory=list)
     cut_short: list[_Job] = field(default_factory=list)
     failures: list[WadoError] = field(default_factory=list)
@@ -192,13 +207,13 @@ class TranscodeWorker:
         self._untold.clear()
         label = f"video-{batch.label}" if self._part is VIDEOS else batch.label
         note = Unfinished(self._converter.archive.store, label)
-        is_known = note.begin() > 0
+        if note.was_cut_short:
+            self._record_death(batch, jobs, note)
         try:
-            if is_known:
-                _log.warning("worker died", batch=batch.label, then="its images one by one")
+            if note.deaths:
                 self._one_by_one(batch, jobs, note)
             else:
-                self._work(batch, jobs)
+                self._work(batch, jobs, note)
             self._see_to_documents()
         except (Unavailable, OutOfResources):
             with suppress(WadoError):
@@ -207,44 +222,59 @@ class TranscodeWorker:
         note.end()
         batch.commit()
 
-    def _one_by_one(self, batch: Batch, jobs: Iterable[_Job], note: Unfinished) -> None:
+    def _record_death(self, batch: Batch, jobs: Sequence[_Job], note: Unfinished) -> None:
+        """Publish the rows of the attempts that ended with who had the batch before."""
+        unfinished = {job.name: job.meta for job in jobs if not self._is_known(job.meta)}
+        ended = note.count_death(unfinished)
+        _log.warning(
+            "worker died", batch=batch.label, in_hand=len(ended), then="its images one by one"
+        )
+        rows = [cut_short(unfinished[name], attempt) for name, attempt in ended.items()]
+        publish_rows(self._converter.archive, rows)
+
+    def _one_by_one(self, batch: Batch, jobs: Sequence[_Job], note: Unfinished) -> None:
         for job in jobs:
             if self._is_known(job.meta):
                 continue
-            name = str(job.message.offset)
-            times = note.begin(name)
-            try:
-                if times >= self._converter.settings.attempts:
-                    self._announce([fatal(job.meta, times)])
-                else:
-                    self._work(batch, [job])
-            finally:
-                note.leave(name)
+            times, before = note.killed(job.name), note.attempts(job.name)
+            if times >= self._converter.settings.attempts:
+                self._announce([fatal(job.meta, times, before)])
+                continue
+            self._work(batch, [job.attempt(max(job.meta.attempt, before + 1))], note)
+            note.leave(job.name)
 
     def _is_known(self, meta: TranscodeMeta) -> bool:
         """Whether the copy is there, or the record of its failure."""
-        view = self._converter.journals.view(meta.ref.series)
+        try:
+            view = self._converter.journals.view(meta.ref.series)
+        except Unreadable:
+            return False  # who converts finds out why
         entry = view.entries.get(meta.sop_instance_uid) if view else None
-        if entry is None or entry.digest != meta.digest:
+        if view is None or entry is None or entry.digest != meta.digest:
             return False
         self._untold.add(meta.ref.series)
-        target = meta.target_transfer_syntax_uid
-        return target in entry.derived.copies or target in entry.derived.failures
+        store, found = self._converter.archive.store, Item(meta.ref, entry, view)
+        return standing(store, found, meta.target_transfer_syntax_uid) is not Standing.MISSING
 
-    def _work(self, batch: Batch, jobs: Iterable[_Job]) -> None:
+    def _work(self, batch: Batch, jobs: Sequence[_Job], note: Unfinished) -> None:
         """Convert together; then what was cut short, one after the other, a few times."""
-        for job in self._convert(batch, jobs):
+        for job in self._convert(batch, jobs, note):
             waiting = [job]
             while waiting:
-                attempt = waiting[0].again()
+                attempt = job.attempt(waiting[0].meta.attempt + 1)
                 self._converter.stop.wait(_PAUSE_S * (attempt.meta.attempt - 1))
-                waiting = self._convert(batch, [attempt])
+                waiting = self._convert(batch, [attempt], note)
 
-    def _convert(self, batch: Batch, jobs: Iterable[_Job]) -> list[_Job]:
+    def _convert(self, batch: Batch, jobs: Sequence[_Job], note: Unfinished) -> list[_Job]:
         """Convert at the same time, and announce what is ready; those that were cut short."""
+
+        def convert_it(job: _Job) -> Converted | None:
+            note.begin(job.name, job.meta.attempt, alone=len(jobs) == 1)
+            return convert(self._converter, job.meta)
+
         stop = self._converter.stop
-        pending = {self._threads.submit(convert, self._converter, job.meta): job for job in jobs}
-        outcomes = _Outcomes()
+        pending = {self._threads.submit(convert_it, job): job for job in jobs}
+        outcomes = _Outcomes(note)
         while pending:
             done, _ = wait(pending, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
             for future in done:
@@ -282,13 +312,16 @@ class TranscodeWorker:
                 reason=str(e),
             )
             outcomes.cut_short.append(job)
+            outcomes.note.leave(job.name, cut_short=meta.attempt)
         except InvalidRequest as e:
             batch.reject(job.message, str(e))
+            outcomes.note.leave(job.name)
         except (Unavailable, OutOfResources) as e:
             outcomes.failures.append(e)
         else:
             if converted is None:
                 self._untold.add(meta.ref.series)
+                outcomes.note.leave(job.name)
             else:
                 outcomes.converted.append(converted)
 
@@ -313,10 +346,15 @@ class TranscodeWorker:
 
     def _see_to_documents(self) -> None:
         """See that what was announced before is described: who did so may have died at once."""
-        journals = self._converter.journals
-        views = (journals.view(ref) for ref in sorted(self._untold))
-        stale = [view.ref for view in views if view and not view.described]
+        stale = [ref for ref in sorted(self._untold) if self._may_be_stale(ref)]
         self._converter.archive.index.await_description(stale)
+
+    def _may_be_stale(self, ref: SeriesRef) -> bool:
+        try:
+            view = self._converter.journals.view(ref)
+        except Unreadable:
+            return True  # who describes it gives it up, or can read it by then
+        return view is not None and not view.described
 
 
 def _read(batch: Batch, part: Part | None) -> Iterable[_Job]:
@@ -343,6 +381,10 @@ def _check(meta: TranscodeMeta) -> None:
             raise InvalidMessage(f"not a TranscodeMeta: {each.name} is of another type")
     if not 0 <= meta.quality <= _BEST_QUALITY or meta.attempt < 1:
         raise InvalidMessage("not a TranscodeMeta: quality or attempt is out of range")
+    try:
+        _ = meta.requested_at and datetime.fromisoformat(meta.requested_at)
+    except ValueError:
+        raise InvalidMessage("not a TranscodeMeta: requested_at is no time") from None
 
 
 def _count(result: Converted) -> None:

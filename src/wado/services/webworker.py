@@ -12,9 +12,11 @@ from wado import vitals
 from wado.archive.commitment import forget_commitments, work_on
 from wado.archive.describe import correct_count, describe_series, describe_study
 from wado.archive.grace import compact, is_sparse, purge
+from wado.archive.health import readers
 from wado.archive.journal import Journals
+from wado.archive.reading import must_answer
 from wado.dicom.uids import SeriesRef, StudyRef
-from wado.errors import InvalidMessage, OutOfResources, Unavailable, WadoError
+from wado.errors import InvalidMessage, OutOfResources, Unavailable, Unreadable, WadoError
 from wado.ports import Archive, Batch, Delivered
 from wado.records import CommitmentMeta, Topic
 from wado.services import transcode_worker
@@ -120,7 +122,7 @@ def _trim(archive: Archive, *, keep_s: float) -> None:
     with archive.cache.lock("trim", ttl_s=_TRIM_INTERVAL_S) as held:
         if held:
             for topic in Topic:
-                archive.log.trim(topic, keep_s=keep_s)
+                archive.log.trim(topic, readers(topic), keep_s=keep_s)
 
 
 def work_on_commitments(archive: Archive, stop: Event) -> None:
@@ -131,9 +133,10 @@ def work_on_commitments(archive: Archive, stop: Event) -> None:
             for batch in archive.log.read(
                 Topic.COMMITMENT, _COMMITMENT_GROUP, stop, max_messages=1
             ):
-                for message in batch.messages:
-                    _commit_one(archive, journals, batch, message, stop)
-                batch.commit()
+                with vitals.at("commitment"):
+                    for message in batch.messages:
+                        _commit_one(archive, journals, batch, message, stop)
+                    batch.commit()
         except (Unavailable, OutOfResources) as e:
             _log.warning("waiting", doing="storage commitment", reason=str(e))
             stop.wait(_BACK_OFF_S)
@@ -145,6 +148,10 @@ def _commit_one(
     try:
         meta = CommitmentMeta.from_json(message.body)
         done = work_on(archive, journals, meta, lambda: _settle(archive, stop))
+    except Unreadable as e:
+        must_answer(archive.store)
+        batch.reject(message, f"its request can't be read: {e}")
+        return
     except InvalidMessage as e:
         batch.reject(message, str(e))
         return
@@ -195,7 +202,12 @@ class Webworker:
             if not held:
                 return False
             files = purge(archive, self._journals, keep_s=deleted_keep_s, limit=_MAX_PURGED)
-            results = forget_commitments(archive, keep_s=archive.commitments_keep_s)
+            try:
+                results = forget_commitments(archive, keep_s=archive.commitments_keep_s)
+            except Unreadable as e:
+                must_answer(archive.store)
+                results = 0
+                _log.error("not purged", what="commitments", reason=str(e))
         if files or results:
             _log.info("purged", deleted_files=files, commitments=results)
         return files >= _MAX_PURGED
@@ -240,34 +252,49 @@ class Webworker:
     ) -> list[tuple[SeriesRef, int]]:
         done = [(ref, version) for ref, version in series if self._describe_one(ref)]
         if done:
-            with _only_this_fails(study):
+            with _only_this_fails(self._archive, study):
                 describe_study(self._archive, self._journals, study)
         return done
 
     def _describe_one(self, ref: SeriesRef) -> bool:
         """Describe a series; whether it is done with until it changes again."""
         described = True
-        with _only_this_fails(ref):
-            memory = self._journals.memory(ref)
-            if memory is not None and is_sparse(memory):
-                compact(self._archive, memory, before=0.0)  # all tombstones stay
-            described = describe_series(self._archive, self._journals, ref) is not None
+        with _only_this_fails(self._archive, ref):
+            try:
+                described = self._is_described(ref)
+            except Unreadable:
+                must_answer(self._archive.store)
+                if not self._rests_long(ref):
+                    return False  # it may pass
+                raise
+        vitals.goes_on()
         if described:
             return True
-        if time.monotonic() - self._waiting[ref].changed_s >= _LONGEST_WAIT_S:
+        if self._rests_long(ref):
             view = self._journals.view(ref)
             if view or next(self._archive.store.instances(ref), None) is None:
                 # Nothing comes any more, and yet index and journal disagree: the journal is right.
                 correct_count(self._archive, ref, view)
         return False
 
+    def _is_described(self, ref: SeriesRef) -> bool:
+        memory = self._journals.memory(ref)
+        if memory is not None and is_sparse(memory):
+            compact(self._archive, memory, before=0.0)  # all tombstones stay
+        return describe_series(self._archive, self._journals, ref) is not None
+
+    def _rests_long(self, ref: SeriesRef) -> bool:
+        return time.monotonic() - self._waiting[ref].changed_s >= _LONGEST_WAIT_S
+
 
 @contextmanager
-def _only_this_fails(ref: SeriesRef | StudyRef) -> Iterator[None]:
+def _only_this_fails(archive: Archive, ref: SeriesRef | StudyRef) -> Iterator[None]:
     """Let one that can't be described not stop the others; it is served without documents."""
     try:
         yield
-    except (Unavailable, OutOfResources):
-        raise
     except WadoError as e:
+        if isinstance(e, Unreadable):
+            must_answer(archive.store)  # else the store is away, and waited for
+        elif isinstance(e, Unavailable | OutOfResources):
+            raise
         _log.error("not described", path=ref.path, tenant_id=ref.tenant_id, reason=str(e))

@@ -2,18 +2,32 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
+from pydicom.dataset import Dataset
 
 import copies
 import synthetic
+import videos
 from coded_streams import streams_of
-from copies import DEFLATED_FRAMES, HTJ2K_RPCL, deflated, derived_of
+from copies import (
+    DEFLATED_FRAMES,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    HTJ2K_RPCL,
+    deflated,
+    derived_of,
+)
 from steps import batches, catalogue_all, series_of
+from wado.archive.derived import copy_line, failure_line
 from wado.archive.journal import Journals
+from wado.archive.paths import journal_path
 from wado.archive.reindex import reindex
+from wado.archive.selection import Selection, views
 from wado.archive.store import as_stored
+from wado.archive.wanted_copies import Found, Wish, forget, wanted_copies
 from wado.errors import Unavailable
 from wado.ports import Archive, Message
 from wado.records import DicomStoreMeta, Topic, TranscodeMeta
@@ -102,6 +116,74 @@ def test_what_is_known_is_not_asked_for_again(archive: Archive, made: Any) -> No
     catalogue_again(archive)
     assert asked(archive) == []
     assert derived_of(archive, ds) == known
+
+
+@pytest.mark.parametrize("kind", ["does not fit", "MP4", "transport stream"])
+def test_what_stands_for_a_copy_is_not_asked_for_again(
+    archive: Archive, corpus: Path, kind: str
+) -> None:
+    """A copy in another transfer syntax, or an original that viewers play as it is."""
+    ds: Dataset
+    if kind == "does not fit":  # pixels of one bit: HTJ2K can't have them
+        ds = pydicom.dcmread(corpus / "syntaxes/pydicom-data__liver_deflate.dcm")
+    else:
+        stream = videos.content("h264.mp4" if kind == "MP4" else "h264.ts")
+        ds = videos.instance(stream, videos.H264)
+    (meta,) = copies.store(archive, ds)
+    (order,) = asked(archive)
+    copies.convert_all(archive)
+    assert not derived_of(archive, ds).failures
+    assert order.target_transfer_syntax_uid not in derived_of(archive, ds).copies or kind[0] == "t"
+    archive.log.publish([Message(Topic.STORAGE, meta.key, meta.to_json())])
+    catalogue_all(archive)
+    assert asked(archive) == []
+    found, wish = Found(), Wish(archive.transcode)
+    journals = Journals(archive.store)
+    series = views(archive, journals, Selection())
+    assert list(wanted_copies(archive.store, journals, series, Selection(), wish, found)) == []
+    assert (found.instances, found.there, found.failed) == (1, 1, 0)
+    assert not found.wanted
+
+
+def test_what_has_a_copy_in_its_place_by_now_is_no_failure_to_try_again(
+    archive: Archive, corpus: Path
+) -> None:
+    ds = pydicom.dcmread(corpus / "syntaxes/pydicom-data__liver_deflate.dcm")
+    (meta,) = copies.store(archive, ds)
+    line = failure_line(meta.sop_instance_uid, meta.digest, HTJ2K_RPCL, "it took too long")
+    wish, journals = Wish(archive.transcode, failed=True), Journals(archive.store)
+
+    def to_try_again() -> list[str]:
+        series = views(archive, journals, Selection())
+        wanted = wanted_copies(archive.store, journals, series, Selection(), wish, Found())
+        return [each.target_transfer_syntax_uid for each in wanted]
+
+    copies.convert_all(archive)
+    (copy,) = derived_of(archive, ds).copies.values()
+    forget(archive, journals, meta.ref.series, [(ds.SOPInstanceUID, copy.transfer_syntax_uid)])
+    assert archive.store.append({journal_path(meta.ref.series): line})
+    assert to_try_again() == [HTJ2K_RPCL]
+    assert archive.store.append(
+        {journal_path(meta.ref.series): copy_line(ds.SOPInstanceUID, meta.digest, copy)}
+    )
+    assert to_try_again() == []
+
+
+def test_a_copy_that_was_asked_for_stands_for_no_other(archive: Archive) -> None:
+    """Native by wish: what the rules say is still to be made."""
+    ds = deflated(synthetic.ct())
+    (meta,) = copies.store(archive, ds)
+    native = replace(asked(archive)[0], target_transfer_syntax_uid=EXPLICIT_VR_LITTLE_ENDIAN)
+    archive.log.publish([Message(Topic.TRANSCODE, native.key, native.to_json())])
+    copies.convert_all(archive)
+    assert set(derived_of(archive, ds).copies) == {HTJ2K_RPCL, EXPLICIT_VR_LITTLE_ENDIAN}
+    view = Journals(archive.store).view(series_of(ds))
+    assert view is not None
+    forget(archive, Journals(archive.store), view.ref, [(ds.SOPInstanceUID, HTJ2K_RPCL)])
+    asked(archive)
+    archive.log.publish([Message(Topic.STORAGE, meta.key, meta.to_json())])
+    catalogue_all(archive)
+    assert [order.target_transfer_syntax_uid for order in asked(archive)] == [HTJ2K_RPCL]
 
 
 def test_a_replaced_original_needs_a_copy_of_its_own(archive: Archive) -> None:

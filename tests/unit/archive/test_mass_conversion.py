@@ -30,7 +30,7 @@ def wanted(
     journals = Journals(archive.store)
     series = views(archive, journals, chosen)
     by_rule = Wish(archive.transcode)
-    return wanted_copies(journals, series, chosen, wish or by_rule, found or Found())
+    return wanted_copies(archive.store, journals, series, chosen, wish or by_rule, found or Found())
 
 
 def made(archive: Archive, *, timeout_s: float = 60.0) -> Outcome:
@@ -47,10 +47,14 @@ def test_work_that_is_cut_short_is_tried_as_often_as_set(archive: Archive) -> No
     done = made(archive, timeout_s=1e-3)
     assert (done.made, done.failed) == (0, 1)
     load_all(archive)
-    (row,) = archive.warehouse.query("SELECT attempt, reason FROM dicom_transcode_log")
-    assert row["attempt"] == archive.transcode.attempts
+    rows = archive.warehouse.query(
+        "SELECT attempt, request_id, reason FROM dicom_transcode_log ORDER BY attempt"
+    )
+    assert [row["attempt"] for row in rows] == [*range(1, archive.transcode.attempts + 1)]
+    assert len({row["request_id"] for row in rows}) == 1
+    assert all(row["reason"] for row in rows)
     (reason,) = done.reasons.values()
-    assert (reason.text, reason.count) == (row["reason"], 1)
+    assert (reason.text, reason.count) == (rows[-1]["reason"], 1)
 
 
 def test_reasons_are_counted_without_their_numbers(archive: Archive) -> None:

@@ -10,13 +10,15 @@ import pytest
 from pydicom.dataset import Dataset
 
 import synthetic
+from service import wait_until
 from steps import GROUP, catalogue_all, load_all, series_of, store
+from wado.archive import catalogue as catalogue_module
 from wado.archive.catalogue import catalogue_batch
 from wado.archive.delete import request_deletion
 from wado.archive.describe import describe_series
 from wado.archive.journal import Journals
 from wado.dicom.uids import StudyRef
-from wado.errors import Unavailable
+from wado.errors import CannotUnderstand, Unavailable
 from wado.ports import Archive, Batch
 from wado.records import Topic
 from wado.services import webworker
@@ -183,3 +185,118 @@ def test_a_series_that_is_described_meanwhile_keeps_nobody(archive: Archive) -> 
     view = Journals(archive.store).view(ref)
     assert view is not None
     assert len(view.entries) == 3
+
+
+class Held:
+    """A batch of a log on which others take over: then it is not ours any more."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self.lost = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def is_ours(self) -> bool:
+        return not self.lost
+
+
+def held(archive: Archive) -> Held:
+    return Held(next_batch(archive))
+
+
+def test_records_that_come_late_are_told_again(archive: Archive) -> None:
+    gone, grown = synthetic.ct_series(2), synthetic.ct_series(4, study="b", series="b")
+    store(archive, *gone, *grown[:2])
+    batch, refs = held(archive), [series_of(gone[0]), series_of(grown[0])]
+
+    def others() -> None:
+        """Go on once the journals are written; they are, while the records are published."""
+        journals = Journals(archive.store)
+        wait_until(
+            lambda: all(journals.view(ref) for ref in refs), timeout_s=20, reason="they are there"
+        )
+        catalogue_all(archive)
+        delete_study(archive, gone[0])
+        store(archive, *grown[2:])
+        catalogue_all(archive)
+        batch.lost = True
+
+    late = frozen(archive, ("log", "publish"), others)
+    with pytest.raises(Unavailable):
+        catalogue_batch(late, Journals(archive.store), cast("Batch", batch))
+    assert {row["sop_instance_uid"] for row in images(archive)} == {
+        str(ds.SOPInstanceUID) for ds in grown
+    }
+    (row,) = archive.warehouse.query(
+        "SELECT number_of_series_related_instances AS n FROM dicom_state_meta"
+        " WHERE series_instance_uid = ?",
+        [str(grown[0].SeriesInstanceUID)],
+    )
+    assert row["n"] == 4
+
+
+def test_what_others_deleted_is_not_brought_back(archive: Archive) -> None:
+    datasets = synthetic.ct_series(2)
+    store(archive, *datasets)
+    batch = held(archive)
+    catalogue_all(archive)
+    delete_study(archive, datasets[0])
+    batch.lost = True
+    with pytest.raises(Unavailable):
+        catalogue_batch(archive, Journals(archive.store), cast("Batch", batch))
+    assert list(archive.store.instances()) == []
+    assert Journals(archive.store).view(series_of(datasets[0])) is None
+    assert list(archive.log.dead_letters(Topic.STORAGE)) == []
+
+
+def test_what_was_stored_since_is_not_put_into_the_quarantine(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (ds,) = synthetic.ct_series(1)
+    (stored,) = store(archive, ds)
+    path = archive.store.local_path(stored.meta.file_path)
+    assert path is not None
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    batch = held(archive)
+
+    def others(*_: object) -> None:
+        monkeypatch.undo()
+        catalogue_all(archive)
+        assert not path.exists()
+        store(archive, ds)
+        catalogue_all(archive)
+        batch.lost = True
+        raise CannotUnderstand("it ends early")
+
+    monkeypatch.setattr(catalogue_module, "read_instance", others)
+    with pytest.raises(Unavailable):
+        catalogue_batch(archive, Journals(archive.store), cast("Batch", batch))
+    assert path.read_bytes() == whole
+    (letter,) = archive.log.dead_letters(Topic.STORAGE)
+    assert letter.message.offset == 0
+
+
+def test_a_deletion_that_comes_late_takes_nothing_that_was_stored_since(archive: Archive) -> None:
+    datasets = synthetic.ct_series(2)
+    store(archive, *datasets)
+    catalogue_all(archive)
+    request_deletion(archive, StudyRef("clinic", str(datasets[0].StudyInstanceUID)))
+    batch = held(archive)
+
+    def others() -> None:
+        catalogue_all(archive)
+        store(archive, *datasets)
+        catalogue_all(archive)
+        batch.lost = True
+
+    late = frozen(archive, ("log", "publish"), others)  # its tombstones are there already
+    with pytest.raises(Unavailable):
+        catalogue_batch(late, Journals(archive.store), cast("Batch", batch))
+    assert len(list(archive.store.instances())) == 2
+    row = archive.index.series(series_of(datasets[0]))
+    assert row is not None
+    assert row["number_of_series_related_instances"] == 2
+    catalogue_all(archive)
+    assert len(images(archive)) == 2

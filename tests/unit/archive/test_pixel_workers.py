@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 import pixel_jobs
 from service import wait_until
@@ -148,6 +149,25 @@ def test_closing_ends_the_processes(workers: PixelWorkers):
         os.kill(pid, 0)
     with pytest.raises(Unavailable):
         workers.run(pixel_jobs.pid)
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_worker_that_was_not_ended_on_purpose_is_reported(
+    workers: PixelWorkers, tmp_path: Path, closes: bool
+):
+    begun = tmp_path / "begun"
+    with ThreadPoolExecutor(1) as pool, capture_logs() as lines:
+        job = pool.submit(workers.run, pixel_jobs.hang, str(begun))
+        wait_until(
+            lambda: begun.exists() and begun.read_text() != "", timeout_s=20, reason="the job runs"
+        )
+        if closes:
+            workers.close()
+        else:
+            os.kill(int(begun.read_text()), signal.SIGKILL)
+        with pytest.raises(CutShort):
+            job.result(20)
+    assert [line["event"] for line in lines] == ([] if closes else ["pixel worker lost"])
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path):

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from wado.archive.transcode_rules import H264, check_rules, targets
-from wado.dicom.coded_video import H264 as H264_SYNTAXES
+from wado.archive.transcode_rules import VIDEO_TARGET, check_rules, targets
+from wado.dicom.coded_video import H264
 from wado.errors import InvalidRequest
 from wado.records import DicomImageMeta
 from wado.transcode_settings import DISPLAYABLE, HTJ2K_RPCL, TranscodeRule, TranscodeSettings
@@ -44,7 +44,7 @@ def wanted(
     return targets(given, image, has_pixels=has_pixels)
 
 
-@pytest.mark.parametrize("source", sorted(set(DISPLAYABLE) - H264_SYNTAXES))
+@pytest.mark.parametrize("source", sorted(set(DISPLAYABLE) - H264))
 def test_what_viewers_show_has_no_copy(source: str) -> None:
     assert wanted(source) == []
 
@@ -66,7 +66,7 @@ def test_what_they_cannot_show_has_one_without_loss(source: str) -> None:
 
 @pytest.mark.parametrize("number", ["100", "100.1", "101", "101.1", "107", "108"])
 def test_video_becomes_h264(number: str) -> None:
-    assert wanted(f"{JPEG}{number}") == [(H264, 0)]
+    assert wanted(f"{JPEG}{number}") == [(VIDEO_TARGET, 0)]
 
 
 @pytest.mark.parametrize("number", [94, 95, 204, 205])
@@ -139,12 +139,12 @@ def test_h264_may_need_another_container(number: str) -> None:
     shown = tuple(uid for uid in DISPLAYABLE if uid != source)
     assert wanted(source) == [(source, 0)]
     assert wanted(source, settings={"displayable": shown}) == [(source, 0)]
-    assert wanted(source, TranscodeRule(target=H264)) == [(source, 0)]
+    assert wanted(source, TranscodeRule(target=VIDEO_TARGET)) == [(source, 0)]
 
 
 def test_video_and_images_do_not_become_each_other() -> None:
-    assert wanted(f"{JPEG}100", TranscodeRule(target=HTJ2K_RPCL)) == [(H264, 0)]
-    assert wanted(EXPLICIT, TranscodeRule(target=H264)) == []
+    assert wanted(f"{JPEG}100", TranscodeRule(target=HTJ2K_RPCL)) == [(VIDEO_TARGET, 0)]
+    assert wanted(EXPLICIT, TranscodeRule(target=VIDEO_TARGET)) == []
 
 
 # ------------------------------------------------------------------ settings

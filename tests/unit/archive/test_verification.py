@@ -18,7 +18,7 @@ from steps import ref_of, series_of
 from wado.archive.conversion import announce, convert
 from wado.archive.copies import Converter
 from wado.archive.derived import Copy, copy_line
-from wado.archive.journal import Journals
+from wado.archive.journal import Journals, SeriesView
 from wado.archive.paths import derived_path, instance_path, journal_path
 from wado.archive.pixel_workers import PixelWorkers
 from wado.archive.selection import Selection, views
@@ -34,7 +34,8 @@ from wado.archive.verification import (
 )
 from wado.archive.wanted_copies import Found as Walked
 from wado.archive.wanted_copies import Wish, wanted_copies
-from wado.dicom.uids import InstanceRef
+from wado.dicom.uids import InstanceRef, SeriesRef
+from wado.errors import Unreadable
 from wado.ports import Archive
 from wado.transcode_settings import TranscodeRule, TranscodeSettings
 
@@ -56,7 +57,7 @@ class Site:
         copies.store(self.archive, *datasets)
         wish = Wish(self.archive.transcode, target_uid, quality)
         series = views(self.archive, self.journals, ALL)
-        wanted = wanted_copies(self.journals, series, ALL, wish, Walked())
+        wanted = wanted_copies(self.archive.store, self.journals, series, ALL, wish, Walked())
         made = [convert(self._converter, meta) for meta in wanted]
         results = [each for each in made if each is not None]
         assert len(announce(self.archive, self.journals, results)) == len(datasets)
@@ -254,6 +255,44 @@ def test_bad_copies_are_made_anew(site: Site) -> None:
     again = site.check()
     assert (again.wrong, again.copies) == ([], 2)
     assert site.file_of(good).stat().st_ino == kept.st_ino, "it was left alone"
+
+
+def test_a_copy_that_was_made_anew_since_it_was_checked_stays(site: Site) -> None:
+    ds = deflated(synthetic.ct())
+    archive = replace(site.archive, replace_duplicates=True)
+    site.make(ds)
+    site.file_of(ds).write_bytes(b"what is this")
+    wrong = site.check().wrong
+    ds.PatientComments = "sent again"
+    copies.store(archive, ds)
+    convert_all(archive)
+    again = site.file_of(ds).stat()
+    assert mend(archive, site.journals, archive.transcode, wrong) == (0, 0)
+    assert site.file_of(ds).stat().st_ino == again.st_ino
+    assert site.check().wrong == []
+
+
+def test_what_was_removed_is_ordered_though_the_next_can_not_be(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = deflated(synthetic.ct()), deflated(synthetic.ct(series="other"))
+    site.make(one, other)
+    for ds in (one, other):
+        site.file_of(ds).unlink()
+    wrong = site.check().wrong
+    last, view = wrong[-1].chosen.ref.series, site.journals.view
+
+    def unreadable(ref: SeriesRef) -> SeriesView | None:
+        if ref == last:
+            raise Unreadable("a bad disk")
+        return view(ref)
+
+    monkeypatch.setattr(site.journals, "view", unreadable)
+    with pytest.raises(Unreadable):
+        mend(site.archive, site.journals, site.archive.transcode, wrong)
+    monkeypatch.undo()
+    convert_all(site.archive)
+    assert [w.chosen.ref.series for w in site.check().wrong] == [last], "the first is made anew"
 
 
 @pytest.mark.parametrize("has_rule", [True, False])

@@ -11,6 +11,7 @@ import pytest
 import synthetic
 from service import wait_until
 from steps import series_of, store
+from wado import vitals
 from wado.archive.journal import Journals
 from wado.errors import OutOfResources, Unavailable, WadoError
 from wado.ports import Archive, Delivered
@@ -114,6 +115,9 @@ class OneBatch:
         ]
         self.rejected: list[str] = []
 
+    def is_ours(self) -> bool:
+        return True
+
     def reject(self, _message: Delivered, reason: str) -> None:
         self.rejected.append(reason)
 
@@ -174,6 +178,35 @@ def test_a_bad_row_is_found_with_few_loads(archive: Archive) -> None:
     assert archive.warehouse.count("dicom_image_meta") == 255
     assert len(batch.rejected) == 1
     assert Counting.loads < 20
+
+
+def test_a_batch_that_takes_many_loads_and_removals_does_not_look_stuck(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board, now, busy_s = vitals.Board(["consumer"]), [100.0], list[float]()
+    removals = [removal(n).replace(b"1.2.3", b"1.2.%d" % n) for n in range(3)]
+    batch = OneBatch(*removals, image(1), b"{}", image(2), image(4))
+
+    class Slow(Failing):
+        def _after(self, work: Callable[..., Any], *args: Any) -> Any:
+            now[0] += 100.0
+            busy_s.append(board.busy_s("consumer")["load dicom_image_meta"])
+            return work(*args)
+
+        def load(self, *args: Any) -> Any:
+            return self._after(self._port.load, *args)
+
+        def delete(self, *args: Any) -> Any:
+            return self._after(self._port.delete, *args)
+
+    slow: Any = Slow(archive.warehouse, "", Unavailable(""), 0)
+    vitals.use(board.row("consumer"))
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with vitals.at("load dicom_image_meta"):
+        consumer.load_batch(replace(archive, warehouse=slow), "dicom_image_meta", batch)
+    vitals.use(vitals.Board(["alone"]).row("alone"))
+    assert len(busy_s) > 3
+    assert set(busy_s) == {100.0}
 
 
 def test_tables_that_others_load_are_left_to_them(archive: Archive) -> None:

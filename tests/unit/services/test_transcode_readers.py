@@ -12,7 +12,7 @@ from steps import batches
 from wado.archive.conversion import convert
 from wado.archive.copies import Converted, Converter
 from wado.archive.health import waiting
-from wado.archive.transcode_rules import H264, is_video
+from wado.archive.transcode_rules import VIDEO_TARGET, is_video
 from wado.errors import InvalidMessage
 from wado.ports import Archive, Message
 from wado.records import Topic, TranscodeMeta
@@ -37,7 +37,7 @@ def test_a_long_video_holds_up_no_image(archive: Archive, monkeypatch: pytest.Mo
     store(archive, *images)
     batch = next(batches(archive, Topic.TRANSCODE, "looks"))
     image = TranscodeMeta.from_json(batch.messages[0].body)
-    video = replace(image, sop_instance_uid="1.2.3", transfer_syntax_uid=H264)
+    video = replace(image, sop_instance_uid="1.2.3", transfer_syntax_uid=VIDEO_TARGET)
     archive.log.publish([Message(Topic.TRANSCODE, image.key, b"{}")])
     archive.log.publish([Message(Topic.TRANSCODE, image.key, video.to_json()) for _ in range(2)])
     store(archive, *(later := [deflated(synthetic.ct(series="later"))]))

@@ -1,6 +1,5 @@
 """The transcode queue: one image never holds up the others, nothing is tried for ever."""
 
-import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -8,26 +7,22 @@ from threading import Event, Thread
 
 import orjson
 import pytest
-from pydicom.dataset import Dataset
 
-import copies
 import pixel_jobs
 import synthetic
+from attempts import Attempts, label_of, one, rows_of, some
 from copies import HTJ2K_RPCL, broken, convert_all, deflated, derived_of, jpeg_xl, store
 from service import wait_until
 from steps import batches, load_all, series_of
 from wado import vitals
 from wado.archive.conversion import convert
 from wado.archive.copies import Converted, Converter
-from wado.archive.describe import describe_series
-from wado.archive.journal import Journals
-from wado.archive.paths import unfinished_path
 from wado.archive.unfinished import Unfinished
 from wado.errors import CutShort, OutOfResources, Unavailable
 from wado.ports import Archive, Message, MessageLog
 from wado.records import Topic, TranscodeMeta
 from wado.services import transcode_worker
-from wado.services.transcode_worker import GROUP
+from wado.services.transcode_worker import GROUP, IMAGES, VIDEOS, Part
 
 
 @pytest.fixture(autouse=True)
@@ -48,42 +43,14 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> dict[vitals.Metric, float]:
     return counted
 
 
-class Attempts:
-    """Calls of `convert`; some fail."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.made: list[tuple[str, int]] = []
-        self.failing: dict[str, list[Exception]] = {}
-        monkeypatch.setattr(transcode_worker, "convert", self)
-
-    def __call__(self, converter: Converter, meta: TranscodeMeta) -> Converted | None:
-        self.made.append((meta.sop_instance_uid, meta.attempt))
-        waiting = self.failing.get(meta.sop_instance_uid)
-        if waiting:
-            failure = waiting.pop(0)
-            if not isinstance(failure, CutShort) or meta.attempt < converter.settings.attempts:
-                raise failure
-        return convert(converter, meta)
-
-
 @pytest.fixture
 def attempts(monkeypatch: pytest.MonkeyPatch) -> Attempts:
     return Attempts(monkeypatch)
 
 
-def one(archive: Archive) -> None:
-    """Work on one batch."""
-    with copies.a_worker(archive, Event()) as worker:
-        worker.work_on(next(batches(archive, Topic.TRANSCODE, GROUP)))
-
-
 def reasons(archive: Archive) -> list[str]:
     """Reasons of dead letters."""
     return [letter.reason for letter in archive.log.dead_letters(Topic.TRANSCODE)]
-
-
-def some(count: int) -> list[Dataset]:
-    return [deflated(ds) for ds in synthetic.ct_series(count)]
 
 
 def test_copies_are_made_and_told_of(archive: Archive, counts: dict[vitals.Metric, float]) -> None:
@@ -128,6 +95,7 @@ def test_messages_that_make_no_sense_are_dead_letters(archive: Archive) -> None:
                 {"quality": "best"},
                 {"quality": 101},
                 {"attempt": 0},
+                {"requested_at": "yesterday"},
                 {"digest": None},
                 {"file_size": [1]},
             )
@@ -162,11 +130,7 @@ def test_what_was_cut_short_is_tried_again_behind_the_others(
     assert [a for u, a in attempts.made if u == uid] == [1, 2, 3]
     assert [u for u, _ in attempts.made][-2:] == [uid, uid], "behind the others"
     assert derived_of(archive, first).copies
-    load_all(archive)
-    (row,) = archive.warehouse.query(
-        "SELECT attempt FROM dicom_transcode_log WHERE sop_instance_uid = ?", [uid]
-    )
-    assert row["attempt"] == 3
+    assert rows_of(archive, first) == [(3, True, None)]
 
 
 def test_what_is_always_cut_short_is_a_failure_after_some_attempts(
@@ -194,7 +158,9 @@ def test_what_is_always_cut_short_is_a_failure_after_some_attempts(
     convert_all(archive)
     assert calls == [1, 2]
     assert derived_of(archive, good).copies
-    assert "died (-9)" in derived_of(archive, poison).failures[HTJ2K_RPCL]
+    reason = derived_of(archive, poison).failures[HTJ2K_RPCL]
+    assert "died (-9)" in reason
+    assert rows_of(archive, poison) == [(1, False, reason), (2, False, reason)]
 
 
 @pytest.mark.parametrize("failure", [Unavailable("away"), OutOfResources("disk full")])
@@ -272,105 +238,6 @@ def test_copies_are_made_while_the_warehouse_is_away(archive: Archive) -> None:
     assert archive.warehouse.count("dicom_transcode_log") == 1
 
 
-# ------------------------------------------------------------------ deaths
-
-
-def label_of(archive: Archive) -> str:
-    return next(batches(archive, Topic.TRANSCODE, GROUP)).label
-
-
-def test_a_batch_that_killed_its_worker_is_worked_on_one_by_one(
-    archive: Archive, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    datasets = some(3)
-    store(archive, *datasets)
-    Unfinished(archive.store, label_of(archive)).begin()
-    at_once: list[int] = []
-    running = threading.Semaphore(1)
-
-    def alone(converter: Converter, meta: TranscodeMeta) -> Converted | None:
-        at_once.append(int(running.acquire(blocking=False)))
-        try:
-            return attempts(converter, meta)
-        finally:
-            running.release()
-
-    monkeypatch.setattr(transcode_worker, "convert", alone)
-    convert_all(archive)
-    assert at_once == [1, 1, 1]
-    assert all(derived_of(archive, ds).copies for ds in datasets)
-    assert archive.log.lag(Topic.TRANSCODE, GROUP) == 0
-
-
-def test_what_kills_workers_is_found_and_put_on_record(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    datasets = some(3)
-    store(archive, *datasets)
-    poison = datasets[1]
-    deaths = 0
-
-    class Death(BaseException):
-        """Nobody takes anything back."""
-
-    def deadly(converter: Converter, meta: TranscodeMeta) -> Converted | None:
-        if meta.sop_instance_uid == str(poison.SOPInstanceUID):
-            raise Death
-        return convert(converter, meta)
-
-    monkeypatch.setattr(transcode_worker, "convert", deadly)
-    label = label_of(archive)
-    while archive.log.lag(Topic.TRANSCODE, GROUP):
-        assert deaths < 9, "it is tried for ever"
-        try:
-            one(archive)
-        except Death:
-            deaths += 1
-    assert deaths == 1 + archive.transcode.attempts
-    assert "died 3 times" in derived_of(archive, poison).failures[HTJ2K_RPCL]
-    assert all(derived_of(archive, ds).copies for ds in datasets if ds is not poison)
-    assert archive.store.version(unfinished_path(label)) is None
-
-
-def test_a_copy_that_is_there_is_not_called_fatal(archive: Archive) -> None:
-    (ds,) = some(1)
-    store(archive, ds)
-    batch = next(batches(archive, Topic.TRANSCODE, GROUP))
-    convert_all(archive)
-    note = Unfinished(archive.store, batch.label)
-    for _ in range(5):
-        note.begin()
-        note.begin(str(batch.messages[0].offset))
-    with copies.a_worker(archive, Event()) as worker:
-        worker.work_on(batch)
-    assert derived_of(archive, ds).copies
-    assert not derived_of(archive, ds).failures
-
-
-def test_documents_are_written_though_the_worker_died_before_it_asked_for_it(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (ds,) = some(1)
-    store(archive, ds)
-    assert describe_series(archive, Journals(archive.store), series_of(ds))
-    archive.index.mark_described(archive.index.awaiting_description(9))
-    index, failing = archive.index, True
-
-    class Index:
-        def __getattr__(self, name: str) -> object:
-            if name == "await_description" and failing:
-                raise KeyboardInterrupt
-            return getattr(index, name)
-
-    with pytest.raises(KeyboardInterrupt):
-        one(replace(archive, index=Index()))  # type: ignore[arg-type]
-    assert derived_of(archive, ds).copies, "it was announced"
-    assert not archive.index.awaiting_description(9)
-    failing = False
-    one(archive)
-    assert [ref for ref, _ in archive.index.awaiting_description(9)] == [series_of(ds)]
-
-
 # ------------------------------------------------------------------ the service
 
 
@@ -395,8 +262,8 @@ def test_it_stops_within_seconds_and_goes_on_later(
     assert not service.is_alive()
     monkeypatch.setattr(transcode_worker, "convert", convert)
     note = Unfinished(archive.store, label_of(archive))
-    assert note.begin() == 0, "nobody died"
-    note.end()
+    assert not note.was_cut_short, "nobody died"
+    assert not note.deaths
     convert_all(archive)
     assert all(derived_of(archive, ds).copies for ds in datasets)
 
@@ -422,23 +289,34 @@ def test_what_was_asked_for_is_made_though_none_are_made_of_what_arrives(archive
     assert not derived_of(archive, arriving).copies
 
 
-def test_progress_is_seen_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("part", "other"), [(IMAGES, VIDEOS), (VIDEOS, IMAGES)], ids=["images", "videos"]
+)
+def test_progress_of_each_part_is_seen_from_outside(
+    part: Part, other: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(pixel_jobs.__file__).parent))
     board = vitals.Board(["webworker-1"])
     vitals.use(board.row("webworker-1"))
+
+    def busy_s() -> tuple[float, float]:
+        known = board.busy_s("webworker-1")
+        return known[part.activity], known[other.activity]
+
     try:
-        vitals.goes_on("transcode")
-        assert "transcode" not in board.busy_s("webworker-1")
-        with vitals.at("transcode"):
+        vitals.goes_on(part.activity)
+        assert part.activity not in board.busy_s("webworker-1")
+        with vitals.at(part.activity), vitals.at(other.activity):
             row = board.row("webworker-1")
-            column = len(vitals.METRICS) + vitals.ACTIVITIES.index("transcode")
-            row[column] -= 1000
-            assert board.busy_s("webworker-1")["transcode"] > 900
+            for each in (part, other):
+                row[len(vitals.METRICS) + vitals.ACTIVITIES.index(each.activity)] -= 1000
+            assert min(busy_s()) > 900
             pixels = transcode_worker._WatchedWorkers(
-                workers=1, timeout_s=60, max_memory_bytes=8 << 30
+                part.activity, workers=1, timeout_s=60, max_memory_bytes=8 << 30
             )
             assert pixels.run(pixel_jobs.double, 2) == 4
             pixels.close()
-            assert board.busy_s("webworker-1")["transcode"] < 900
+            ours, others = busy_s()
+            assert ours < 900 < others, "each has a clock of its own"
     finally:
         vitals.use(vitals.Board(["alone"]).row("alone"))

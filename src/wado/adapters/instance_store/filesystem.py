@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
+from wado import vitals
 from wado.adapters.instance_store.incoming import IncomingFile
 from wado.adapters.instance_store.layout import (
     OURS,
@@ -124,6 +125,7 @@ class FilesystemInstanceStore:
             sync_file_system(self._root_fd)
         else:
             for file in files:
+                vitals.goes_on("commit files")
                 file.sync()
 
     def _publish(self, file: IncomingFile, folders: set[str], *, replace: bool) -> StoreOutcome:

@@ -3,6 +3,7 @@
 import re
 from typing import BinaryIO
 
+from wado import vitals
 from wado.archive.paths import DERIVED
 from wado.dicom.part10 import read_file_meta
 from wado.dicom.uids import InstanceRef, validate_tenant_id
@@ -64,6 +65,7 @@ def same_data_set(one: BinaryIO, two: BinaryIO) -> bool:
     for file, head in zip((one, two), heads, strict=True):
         file.seek(head.data_set_offset)
     while True:
+        vitals.goes_on("commit files")
         left, right = one.read(_COMPARE_BYTES), two.read(_COMPARE_BYTES)
         if left != right:
             return False

@@ -17,6 +17,7 @@ import obstore
 from obstore import exceptions as s3
 from obstore.store import S3Store
 
+from wado import vitals
 from wado.errors import NotFound, OutOfResources, Unavailable, WadoError
 
 MAX_PUT_BYTES = 5 << 30
@@ -386,6 +387,7 @@ def _line(e: Exception) -> str:
 
 def _blocks(fd: int, size: int) -> Iterator[bytes]:
     for start in range(0, size, _BLOCK_BYTES):
+        vitals.goes_on("commit files")
         yield os.pread(fd, min(_BLOCK_BYTES, size - start), start)
 
 

@@ -5,7 +5,7 @@ the end of a batch is on record beside the group's offset before anyone sees it,
 is cut there again.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from threading import Event
 
@@ -115,12 +115,13 @@ class KafkaMessageLog:
         publisher.send([removal_record(self._cluster, letter) for letter in found])
         return len(found)
 
-    def trim(self, topic: Topic, *, keep_s: float) -> int:
-        """Forget messages that every known group committed and that are older than `keep_s`.
+    def trim(self, topic: Topic, groups: Collection[str], *, keep_s: float) -> int:
+        """Forget messages that all of `groups` committed and that are older than `keep_s`.
 
-        Known is each group of the cluster that ever committed in the topic, also one of others.
+        A partition that one of them has not begun to read, or whose offset there Kafka forgot, is
+        left alone. Groups of others hold nothing.
         """
-        return self._administration.get().trim(topic, keep_s=keep_s)
+        return self._administration.get().trim(topic, groups, keep_s=keep_s)
 
     def close(self) -> None:
         """Let go of connections; readers leave their groups."""

@@ -1,7 +1,7 @@
 """What the groups of Kafka have read, and what may be forgotten of the log."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TooLate
 from threading import Lock
@@ -44,10 +44,10 @@ class Administration:
         name = self._cluster.topic(topic)
         return self._patiently(f"the offsets of {name}", name, lambda: self._lag(name, group))
 
-    def trim(self, topic: Topic, *, keep_s: float) -> int:
-        """Forget what every group that ever committed in a topic has read, if it is old enough."""
+    def trim(self, topic: Topic, groups: Collection[str], *, keep_s: float) -> int:
+        """Forget what all of our `groups` have read in a topic, if it is old enough."""
         name = self._cluster.topic(topic)
-        return self._patiently(f"trimming {name}", name, lambda: self._trim(name, keep_s))
+        return self._patiently(f"trimming {name}", name, lambda: self._trim(name, groups, keep_s))
 
     def _patiently(self, what: str, name: str, work: Callable[[], int]) -> int:
         """Try again with a new list of topics: with the old one the library asks old leaders."""
@@ -72,9 +72,9 @@ class Administration:
             for p in (tp.partition for tp in partitions)
         )
 
-    def _trim(self, name: str, keep_s: float) -> int:
+    def _trim(self, name: str, groups: Collection[str], keep_s: float) -> int:
         partitions = self._of(name)
-        least = self._least_committed(partitions)
+        least = self._least_committed(partitions, groups)
         if keep_s:
             until_ms = int((time.time() - keep_s) * 1000)
             young = self._ask_offsets(partitions, OffsetSpec.for_timestamp(until_ms))
@@ -107,19 +107,15 @@ class Administration:
         self._partitions[name] = time.monotonic(), partitions
         return partitions
 
-    def _least_committed(self, partitions: list[TopicPartition]) -> _Offsets:
-        """Least offset that any group committed, by partition; a group of others counts as well.
+    def _least_committed(
+        self, partitions: list[TopicPartition], groups: Collection[str]
+    ) -> _Offsets:
+        """Least offset that any of our groups committed, by partition.
 
-        Left out are partitions that some group begins to read: it has committed in others.
+        Left out are partitions in which one of them has none: it begins to read, or Kafka forgot
+        its offset, as nobody read for `offsets.retention.minutes`.
         """
-        groups = _result(self._client.list_consumer_groups(request_timeout=_ANSWER_S))
-        if groups.errors:
-            error = groups.errors[0]
-            raise error if isinstance(error, KafkaException) else KafkaException(error)
-        asked = [self._committed(group.group_id, partitions) for group in groups.valid]
-        known = [committed for committed in asked if committed]
-        if not known:
-            return {}
+        known = [self._committed(self._cluster.group(group), partitions) for group in groups]
         return {
             tp.partition: min(committed[tp.partition] for committed in known)
             for tp in partitions

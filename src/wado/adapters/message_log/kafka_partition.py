@@ -156,11 +156,13 @@ class KafkaBatch:
         messages: list[Delivered],
         topic: str,
         commit: Callable[[int], None],
+        is_ours: Callable[[], bool],
         reject: Reject,
     ) -> None:
         self.messages = messages
         self._name = topic
         self._commit = commit
+        self._is_ours = is_ours
         self._reject = reject
 
     @property
@@ -178,6 +180,10 @@ class KafkaBatch:
             Another reader has the partition by now, or Kafka does not answer.
         """
         self._commit(self.messages[-1].offset + 1)
+
+    def is_ours(self) -> bool:
+        """Whether the group can still count us in, as far as this process knows."""
+        return self._is_ours()
 
     def reject(self, message: Delivered, reason: str) -> None:
         """Copy a message that can never be processed to the dead letters; durable on return."""

@@ -6,8 +6,7 @@ Each partition of a topic is a table whose rowid is the offset plus one.
 """
 
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import takewhile
 from pathlib import Path
@@ -15,6 +14,7 @@ from threading import Event
 from typing import Any
 from zlib import crc32
 
+from wado import vitals
 from wado.adapters.message_log.groups import Groups, PartitionLock
 from wado.adapters.sqlite_file import SqliteFile, make_folder
 from wado.ports import Batch, DeadLetter, Delivered, Message
@@ -155,19 +155,16 @@ class SqliteMessageLog:
         self._groups.bury(present)
         return len(present)
 
-    def trim(self, topic: Topic, *, keep_s: float) -> int:
-        """Forget messages that every known group committed and that are older than `keep_s`.
+    def trim(self, topic: Topic, groups: Collection[str], *, keep_s: float) -> int:
+        """Forget messages that all of `groups` committed and that are older than `keep_s`.
 
-        The last message of a partition stays, so that offsets go on from there; a topic that no
-        group has read yet is left alone.
+        The last message of a partition stays, so that offsets go on from there; a topic that one
+        of them has not read yet is left alone. Groups of others hold nothing.
         """
         until = time.time() - keep_s
-        committed = defaultdict[int, list[int]](list)
-        for partition, progress in self._groups.progress(topic):
-            committed[partition].append(progress.committed)
         return sum(
-            self._trim(topic, partition, min(offsets), until)
-            for partition, offsets in committed.items()
+            self._trim(topic, p, min(self._committed(topic, p, group) for group in groups), until)
+            for p in self._partitions
         )
 
     def close(self) -> None:
@@ -195,6 +192,9 @@ class SqliteMessageLog:
     def _fetch(self, sql: str, topic: Topic, partition: int, *parameters: int) -> list[Any]:
         return self._files[_file(topic)].fetch(_sql(sql, topic, partition), parameters)
 
+    def _committed(self, topic: Topic, partition: int, group: str) -> int:
+        return self._groups.progress_of(group, topic, partition).committed
+
     def _bounds(self, topic: Topic, partition: int) -> tuple[int, int]:
         """First offset that is kept, and the offset behind the last."""
         first, last = self._fetch(_BOUNDS, topic, partition)[0]
@@ -211,6 +211,7 @@ class SqliteMessageLog:
             with self._files[_file(topic)].write() as connection:
                 forget = connection.execute(_sql(_FORGET, topic, partition), (old[-1][0],))
                 trimmed += forget.rowcount
+            vitals.goes_on()
             time.sleep(TRIM_PAUSE_S)  # let publishers in
 
     def _skip_lost_offsets(self) -> None:
@@ -246,6 +247,10 @@ class _Batch:
         """Move the group's offset behind the batch; outlives the process."""
         last = self.messages[-1]
         self._groups.commit(self._group, last.topic, last.partition, last.offset + 1)
+
+    def is_ours(self) -> bool:
+        """It is: the lock of a process that is frozen stays with it."""
+        return True
 
     def reject(self, message: Delivered, reason: str) -> None:
         """Copy a message that can never be processed to the dead letters; durable on return."""

@@ -35,7 +35,8 @@ def prepare(
 ) -> list[str]:
     """Make what is missing; lines that say what was done.
 
-    Columns that a later version added, and that may be null, are added to tables that are there.
+    Columns that a later version added, and that may be null, are added to tables that are there. An
+    empty table whose key is that of an earlier version is made anew.
 
     Parameters
     ----------
@@ -88,10 +89,12 @@ def _table(
         connections.run(_in_database(layout.statement(**numbers), database))
         return [f"made table {layout.table}"]
     found = {row["Field"]: str(row["Type"]) for row in connections.run(f"DESC {name}")}
+    if any(column.is_key and column.name not in found for column in layout.columns):
+        return _made_anew(connections, database, layout, numbers)
     said = []
     for column in layout.columns:
         kind = found.get(column.name)
-        if kind is None and (column.is_key or not column.nullable):
+        if kind is None and not column.nullable:
             raise InvalidRequest(f"table {layout.table} in Doris has no column {column.name}")
         if kind is None:
             connections.run(f"ALTER TABLE {name} ADD COLUMN {column.definition}")
@@ -102,6 +105,21 @@ def _table(
                 f"our rows need {column.definition}"
             )
     return said
+
+
+def _made_anew(
+    connections: Connections, database: str, layout: Layout, numbers: dict[str, int]
+) -> list[str]:
+    """Give a table the key that it has now, if it has no rows."""
+    name = f"`{database}`.`{layout.table}`"
+    if connections.run(f"SELECT 1 FROM {name} LIMIT 1"):  # noqa: S608 - our names
+        raise InvalidRequest(
+            f"table {layout.table} in Doris has rows, and a key of an earlier version: "
+            "docs/operations/upgrade.md says how they are kept"
+        )
+    connections.run(f"DROP TABLE {name}")
+    connections.run(_in_database(layout.statement(**numbers), database))
+    return [f"made table {layout.table} anew: it was empty, and had a key of an earlier version"]
 
 
 def _advice(connections: Connections) -> list[str]:

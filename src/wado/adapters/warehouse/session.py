@@ -34,6 +34,15 @@ MEMORY_LIMIT = "96MB"
 _TABLES = Path(__file__).parent / "tables"
 _MAY_BE_NULL = re.compile(r"^    (\w+) ([A-Z]+),?$", re.MULTILINE)
 _COLUMNS = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal"
+_KEYED_LATER = {
+    "dicom_transcode_log": {
+        "request_id": "'earlier-' || row_number() OVER ()",
+        "requested_at": "transcoded_at",
+        "requested_transfer_syntax_uid": "target_transfer_syntax_uid",
+        "attempt": "1",
+    }
+}
+"""Tables that got a key, and what rows from before that have in its place."""
 
 _alive: "WeakSet[Session]" = WeakSet()
 _inherited: list[object] = []
@@ -151,6 +160,7 @@ class Session:
         for script in sorted(_TABLES.glob("*.sql")):
             connection.execute(definition(script.stem))
         if not self._is_up_to_date:
+            _add_keys(connection)
             _add_columns(connection)
             self._is_up_to_date = True
         return connection
@@ -200,6 +210,28 @@ class Session:
                 self._let_go()
             else:
                 self._look_later()
+
+
+def _add_keys(connection: "DuckDBPyConnection") -> None:
+    """Make tables anew that were there before they had a key, with the rows that they have."""
+    there = set(connection.execute(_COLUMNS).fetchall())
+    for table, filled in _KEYED_LATER.items():
+        if all((table, name) in there for name in filled):
+            continue
+        kept = [name for of, name in there if of == table and name not in filled]
+        names = ", ".join((*kept, *filled))
+        values = ", ".join(
+            (
+                *kept,
+                *(f"coalesce({n}, {v})" if (table, n) in there else v for n, v in filled.items()),
+            )
+        )
+        connection.execute("BEGIN TRANSACTION")
+        connection.execute(f"ALTER TABLE {table} RENAME TO earlier")
+        connection.execute(definition(table))
+        connection.execute(f"INSERT INTO {table} ({names}) SELECT {values} FROM earlier")  # noqa: S608 - our names
+        connection.execute("DROP TABLE earlier")
+        connection.execute("COMMIT")
 
 
 def _add_columns(connection: "DuckDBPyConnection") -> None:

@@ -1,7 +1,7 @@
 """The access log: what was asked and answered, published in batches by a thread of its own.
 
-Requests only append to a queue of bounded length; if the log can't keep up, entries are dropped
-and counted, never waited for. Metrics are counted in the same thread, off the hot path.
+Requests only append to a queue, bounded in entries and in bytes; if the log can't keep up, entries
+are dropped and counted, never waited for. Metrics are counted in the same thread, off the hot path.
 """
 
 import os
@@ -23,11 +23,14 @@ from wado.records import Topic
 from wado.telemetry import get_logger
 
 _MAX_WAITING = 50_000
+_MAX_WAITING_BYTES = 32 << 20
+_ENTRY_BYTES = 700
+"""Memory of an entry beside its texts, about."""
 _MAX_BATCH = 1000
 _LINES_OF_A_MESSAGE = 100
 _INTERVAL_S = 0.25
 _MAX_TEXT = 4096
-"""Of longer paths, queries and user agents the beginnings are kept: the queue is bounded."""
+"""Of longer paths, queries, names and user agents the beginnings are kept."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -66,6 +69,9 @@ class AccessLog:
     def __init__(self, archive: Archive, registry: CollectorRegistry) -> None:
         self._archive = archive
         self._queue: deque[Access] = deque()
+        self._bytes_in = self._bytes_out = 0
+        """Each is counted by one thread alone; what waits is the difference."""
+        self._is_full = False
         self._stop = Event()
         self._numbers = count(1)
         self._prefix = os.urandom(8).hex()
@@ -102,13 +108,15 @@ class AccessLog:
 
     def add(self, access: Access) -> None:
         """Take an entry; never waits."""
-        if len(self._queue) < _MAX_WAITING:
-            target = access.target
-            length = len(target.path) + len(target.query) + len(target.method)
-            is_long = length + len(access.user_agent) > _MAX_TEXT
-            self._queue.append(_shortened(access) if is_long else access)
-        else:
+        waiting = self._bytes_in - self._bytes_out
+        if len(self._queue) >= _MAX_WAITING or waiting >= _MAX_WAITING_BYTES:
             self._dropped.inc()
+            self._is_full = True
+            return
+        if _text_length(access) > _MAX_TEXT:
+            access = _shortened(access)
+        self._bytes_in += _ENTRY_BYTES + _text_length(access)
+        self._queue.append(access)
 
     def _run(self) -> None:
         stopping = False
@@ -117,8 +125,13 @@ class AccessLog:
             while self._queue:
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MAX_BATCH))]
                 self._count(batch)
-                if not self._publish(batch):
+                is_published = self._publish(batch)
+                self._bytes_out += sum(_ENTRY_BYTES + _text_length(access) for access in batch)
+                if not is_published:
                     break
+            if self._is_full:
+                self._is_full = False
+                self._logger.warning("access log full", then="entries dropped, and counted")
 
     def _count(self, batch: Sequence[Access]) -> None:
         by_route: dict[tuple[str, str, int], list[Access]] = defaultdict(list)
@@ -180,9 +193,18 @@ def line_of(access: Access, epoch: float, trace_id: str) -> bytes:
     )
 
 
+def _text_length(access: Access) -> int:
+    """Characters of what clients say, which are nearly always as many bytes."""
+    _, method, _, path, query, user_name = access.target
+    return len(method) + len(path) + len(query) + len(user_name) + len(access.user_agent)
+
+
 def _shortened(access: Access) -> Access:
-    target, longest = access.target, _MAX_TEXT // 4
-    shorter = target._replace(
-        method=target.method[:longest], path=target.path[:longest], query=target.query[:longest]
+    longest = _MAX_TEXT // 5
+    target = access.target._replace(
+        method=access.target.method[:longest],
+        path=access.target.path[:longest],
+        query=access.target.query[:longest],
+        user_name=access.target.user_name[:longest],
     )
-    return access._replace(target=shorter, user_agent=access.user_agent[:longest])
+    return access._replace(target=target, user_agent=access.user_agent[:longest])

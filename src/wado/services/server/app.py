@@ -13,6 +13,7 @@ from wado.errors import OutOfResources
 from wado.ports import Archive
 from wado.services.server.direct import WebApplication
 from wado.services.server.http1 import Server
+from wado.services.server.pulse import STUCK_AFTER_S
 from wado.services.server.service import Service, open_service
 from wado.settings import ServerSettings
 
@@ -28,7 +29,12 @@ _SWITCH_INTERVAL_S = 0.0005
 
 
 def run(
-    archive: Archive, settings: ServerSettings, stop: Event, *, default_tenant: str = "default"
+    archive: Archive,
+    settings: ServerSettings,
+    stop: Event,
+    *,
+    default_tenant: str = "default",
+    stuck_after_s: float = STUCK_AFTER_S,
 ) -> None:
     """Serve until `stop` is set, in this process and thread.
 
@@ -43,8 +49,11 @@ def run(
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     check_port(settings)
     _raise_file_limit()
+    opening = open_service(
+        archive, settings, default_tenant=default_tenant, stuck_after_s=stuck_after_s
+    )
     with (
-        open_service(archive, settings, default_tenant=default_tenant) as service,
+        opening as service,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         runner.run(_serve(service, stop))

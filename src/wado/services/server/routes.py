@@ -219,14 +219,17 @@ WADO_URI = Route(
 )  # fmt: skip
 
 OPERATIONS: tuple[Route, ...] = (
-    Route("GET", "/livez", "The process runs", health.livez, produces=("application/json",)),
     Route(
-        "GET", "/readyz", "Every port answers", health.readyz,
-        waits=True, produces=("application/json",), statuses=(200, 503),
+        "GET", "/livez", "The process runs, and does not hang", receiver=health.livez,
+        produces=("application/json",), statuses=(200, 503), consumes=(),
     ),
     Route(
-        "GET", "/metrics", "Metrics for Prometheus", health.metrics,
-        waits=True, produces=("text/plain",),
+        "GET", "/readyz", "Every port answers", receiver=health.readyz,
+        produces=("application/json",), statuses=(200, 503), consumes=(),
+    ),
+    Route(
+        "GET", "/metrics", "Metrics for Prometheus", receiver=health.metrics,
+        produces=("text/plain",), consumes=(),
     ),
     Route(
         "GET", "/statistics/transcoding", "What came of transcoding", statistics.transcoding,

@@ -19,6 +19,7 @@ from wado.ports import Archive
 from wado.services.monitor import ArchiveCollector
 from wado.services.server.access_log import AccessLog
 from wado.services.server.prepared import PreparedAnswers
+from wado.services.server.pulse import STUCK_AFTER_S, Pulse, Threads
 from wado.settings import ServerSettings
 
 THREADS = 8
@@ -40,17 +41,23 @@ class Service:
     access_log: AccessLog
     registry: CollectorRegistry
     watch: Watch
-    threads: ThreadPoolExecutor
-    intake: ThreadPoolExecutor
+    threads: Threads
+    intake: Threads
     pixels: PixelWorkers
     pixel_threads: ThreadPoolExecutor
+    probes: ThreadPoolExecutor
     statistics: TranscodingStatistics
+    pulse: Pulse
     kept: KeptFrames = field(default_factory=KeptFrames)
 
 
 @contextmanager
 def open_service(
-    archive: Archive, settings: ServerSettings, *, default_tenant: str
+    archive: Archive,
+    settings: ServerSettings,
+    *,
+    default_tenant: str,
+    stuck_after_s: float = STUCK_AFTER_S,
 ) -> Iterator[Service]:
     """Open what handlers need; on exit finish what was taken, then close."""
     with suppress(Unavailable):  # opened, and its library loaded, before the first request waits
@@ -67,9 +74,11 @@ def open_service(
         access_log = stack.enter_context(AccessLog(archive, registry))
         committer = stack.enter_context(Committer(archive))
         # Apart from each other: uploads that await the disk must not hold up searches.
-        threads, intake, pixel_threads = (
+        threads = stack.enter_context(Threads(THREADS, "server"))
+        intake = stack.enter_context(Threads(THREADS, "intake", wait_for="commit files"))
+        pixel_threads, probes = (
             stack.enter_context(ThreadPoolExecutor(THREADS, thread_name_prefix=name))
-            for name in ("server", "intake", "pixels")
+            for name in ("pixels", "probes")
         )
         journals = Journals(archive.store)
         yield Service(
@@ -87,7 +96,9 @@ def open_service(
             intake,
             stack.enter_context(closing(_pixel_workers(settings))),
             pixel_threads,
+            probes,
             TranscodingStatistics(archive),
+            Pulse({"answers": threads, "uploads": intake}, stuck_after_s=stuck_after_s),
         )
 
 

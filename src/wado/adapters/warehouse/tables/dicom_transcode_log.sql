@@ -15,8 +15,12 @@ CREATE TABLE IF NOT EXISTS dicom_transcode_log (
     codec VARCHAR,
     number_of_frames BIGINT,
     modality VARCHAR,
-    attempt BIGINT,
+    attempt BIGINT NOT NULL,
     duration_ms DOUBLE,
     transcoded_at VARCHAR NOT NULL,
-    trace_id VARCHAR NOT NULL
+    trace_id VARCHAR NOT NULL,
+    request_id VARCHAR NOT NULL,
+    requested_at VARCHAR NOT NULL,
+    requested_transfer_syntax_uid VARCHAR NOT NULL,
+    PRIMARY KEY (request_id, attempt)
 );
