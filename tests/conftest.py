@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 import backing_services
 import real
@@ -28,6 +29,19 @@ def _developers_settings_stay_out() -> Iterator[None]:
     }
     yield
     os.environ.update(taken)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _loggers_are_made_anew() -> Iterator[None]:
+    """One that is kept, as `configure_logging` wants, would not be heard by `capture_logs`."""
+    with pytest.MonkeyPatch.context() as patch:
+        configure = structlog.configure
+        patch.setattr(
+            structlog,
+            "configure",
+            lambda **given: configure(**{**given, "cache_logger_on_first_use": False}),
+        )
+        yield
 
 
 @pytest.fixture(scope="session")
