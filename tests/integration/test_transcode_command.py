@@ -259,7 +259,7 @@ def test_what_can_not_be_done_is_said_in_a_line(
 def test_ctrl_c_keeps_what_is_made_and_the_next_run_goes_on(
     archive: Archive, run: Run, settings: Settings, tmp_path: Path
 ) -> None:
-    datasets = [deflated(ds) for ds in synthetic.ct_series(60, rows=1024, columns=1024)]
+    datasets = [deflated(ds) for ds in synthetic.ct_series(60)]
     store(archive, *datasets)
     command = Service(
         "transcode", "--root", str(settings.storage.root), "--workers", "1",
