@@ -263,10 +263,10 @@ class Webworker:
             try:
                 described = self._is_described(ref)
             except Unreadable:
+                if self._rests_long(ref):
+                    raise
                 must_answer(self._archive.store)
-                if not self._rests_long(ref):
-                    return False  # it may pass
-                raise
+                return False  # it may pass
         vitals.goes_on()
         if described:
             return True

@@ -113,9 +113,11 @@ class AccessLog:
             self._dropped.inc()
             self._is_full = True
             return
-        if _text_length(access) > _MAX_TEXT:
+        length = _text_length(access)
+        if length > _MAX_TEXT:
             access = _shortened(access)
-        self._bytes_in += _ENTRY_BYTES + _text_length(access)
+            length = _text_length(access)
+        self._bytes_in += _ENTRY_BYTES + length
         self._queue.append(access)
 
     def _run(self) -> None:

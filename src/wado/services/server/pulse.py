@@ -7,9 +7,10 @@ from typing import ParamSpec, TypeVar
 
 from wado import vitals
 from wado.services.monitor import Step
+from wado.settings import TelemetrySettings
 
-STUCK_AFTER_S = 300.0
-"""As `telemetry.stuck_after_s` is by default."""
+STUCK_AFTER_S = TelemetrySettings().stuck_after_s
+"""Unless the settings say otherwise."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
