@@ -341,7 +341,11 @@ def test_reception_and_catalogue_go_on_without_doris(
         wait_until(
             lambda: journals.view(series_of(ds)) is not None, timeout_s=30, reason="catalogued"
         )
-        assert archive.log.lag(Topic.DICOM_IMAGE, "wado-warehouse") == 1
+        wait_until(  # records are published after the journal is written
+            lambda: archive.log.lag(Topic.DICOM_IMAGE, "wado-warehouse") == 1,
+            timeout_s=30,
+            reason="its record waits",
+        )
         site.restart()
         counts: dict[str, Any] = {}
         for table in ("dicom_object_meta", "dicom_state_meta", "dicom_image_meta"):

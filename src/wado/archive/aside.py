@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from wado.archive.digests import digest_of
 from wado.archive.paths import DERIVED, instance_path
 from wado.dicom.uids import InstanceRef, SeriesRef, StudyRef
+from wado.errors import NotFound
 from wado.ports import InstanceStore, StoredFile
 
 DELETED = "deleted"
@@ -80,7 +81,11 @@ def bring_back(store: InstanceStore, ref: InstanceRef, *, digest: str = "") -> b
     """
     copies = sorted(deleted_files(store, ref), key=lambda file: -file.changed_s)
     for file in copies:
-        if not digest or digest_of(store, file.file_path) == digest:
+        try:
+            is_it = not digest or digest_of(store, file.file_path) == digest
+        except NotFound:  # another gave it its place a moment ago
+            continue
+        if is_it:
             return bool(store.move({file.file_path: instance_path(ref)}))
     return False
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 from pydicom.dataset import Dataset
@@ -28,7 +29,7 @@ from wado.archive.reindex import reindex
 from wado.archive.retrieve import item, series_items, study_items
 from wado.dicom.uids import InstanceRef
 from wado.errors import Gone, NotFound
-from wado.ports import Archive, Message
+from wado.ports import Archive, InstanceStore, Message
 from wado.records import DicomDeleteMeta, Topic
 
 
@@ -327,6 +328,37 @@ def test_restore_that_dies_half_way_is_finished_by_the_consumer(archive: Archive
     assert visible(archive, ds) == [True]
     assert kept(archive) == []
     in_order(archive)
+
+
+def test_restore_that_the_consumer_finishes_at_the_same_time(archive: Archive) -> None:
+    ds = synthetic.ct()
+    settled(archive, ds)
+    delete(archive, ref_of(ds))
+    crashing = replace(archive, store=Crashing(archive.store, "move", after=False))
+    with pytest.raises(Crash):
+        restore(crashing, ref_of(ds))
+    path = instance_path(ref_of(ds))
+    catalogue_all(replace(archive, store=MovedFirst(archive.store, f"deleted/{path}", path)))  # type: ignore[arg-type]
+    assert visible(archive, ds) == [True]
+    assert kept(archive) == []
+    in_order(archive)
+
+
+class MovedFirst:
+    """A store in which another moves a file just before it is opened."""
+
+    def __init__(self, store: InstanceStore, old: str, new: str) -> None:
+        self._store = store
+        self._old = old
+        self._new = new
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def open(self, path: str) -> BinaryIO:
+        if path == self._old:
+            assert self._store.move({self._old: self._new})
+        return self._store.open(path)
 
 
 def test_restore_leaves_what_was_stored_anew(archive: Archive) -> None:
