@@ -30,10 +30,10 @@ def address_of(ports: Ports, database: str, http_url: str = "") -> DorisAddress:
 def make_tables(address: DorisAddress) -> list[str]:
     """Do as `wado init`, with one replica of few buckets."""
     return prepare(
-        address, doris.PASSWORD, connect_timeout_s=10, replicas=1, buckets=2, image_buckets=4
+        address, doris.PASSWORD, connect_timeout_s=60, replicas=1, buckets=2, image_buckets=4
     )
 
 
 def open_doris(address: DorisAddress, **settings: Any) -> DorisWarehouse:
     """Open the warehouse, with patience for a busy machine."""
-    return DorisWarehouse(address, doris.PASSWORD, **{"connect_timeout_s": 10, **settings})
+    return DorisWarehouse(address, doris.PASSWORD, **{"connect_timeout_s": 60, **settings})

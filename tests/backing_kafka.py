@@ -1,21 +1,25 @@
 """Kafka for tests: one broker for the whole run, which tests share by prefixes of their own."""
 
+import logging
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from confluent_kafka.admin import AdminClient
+
 from backing import kafka
 from backing.program import Program
 from backing_services import shared
 from real import require
+from service import wait_until
 from wado.adapters.message_log.kafka_cluster import Cluster
 from wado.adapters.message_log.kafka_topics import prepare
 from wado.records import Topic
 from wado.settings import LogSettings
 
-SESSION_S = 2.0
-"""Readers that die are missed soon."""
+SESSION_S = 5.0
+"""Readers that die are missed soon; one that gets no time of a busy machine is not."""
 
 
 def shared_kafka(run_folder: Path) -> str:
@@ -46,4 +50,19 @@ def prepared(url: str, topics: Iterable[Topic] = Topic, **more: Any) -> Cluster:
     wanted = settings(url, **more)
     cluster = Cluster.of(url, wanted)
     prepare(cluster, wanted, topics)
+    wait_until_known(cluster, topics)
     return cluster
+
+
+def wait_until_known(cluster: Cluster, topics: Iterable[Topic]) -> None:
+    """Wait for the brokers to say that the topics are there: they learn of them a moment later."""
+    quiet = logging.Logger("kafka")  # noqa: LOG001 - no part of the tree of loggers
+    quiet.addHandler(logging.NullHandler())
+    client = AdminClient({"bootstrap.servers": cluster.servers, **cluster.options}, logger=quiet)
+    names = {cluster.topic(t) for t in topics} | {cluster.dead_letters(t) for t in topics}
+
+    def are_known() -> bool:
+        found = client.list_topics(timeout=30).topics
+        return all(name in found and found[name].partitions for name in names)
+
+    wait_until(are_known, timeout_s=60, reason="the topics are known")

@@ -86,5 +86,5 @@ def _start(folder: Path) -> tuple[Sequence[Program], dict[str, Any]]:
 def _make_template(found: Server) -> tuple[Sequence[Program], dict[str, Any]]:
     postgresql.prepare(found.url("postgres"), _TEMPLATE)
     database = found.named(_TEMPLATE)
-    prepare(database.url, database.owner_url, timeout_s=10)
+    prepare(database.url, database.owner_url, timeout_s=60)
     return [], {}

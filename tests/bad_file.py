@@ -49,7 +49,8 @@ class BadFile:
         self._path = os.fsencode(path)
         if os.geteuid() != 0 or not Path("/dev/fuse").exists():
             pytest.skip("mounting a file system needs root and FUSE")
-        self._fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+        # What was asked may be taken back before it is read here, which must not wait then.
+        self._fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
         options = f"fd={self._fd},rootmode={self._status.st_mode:o},user_id=0,group_id=0"
         if _libc.mount(b"bad-disk", self._path, b"fuse", 0, options.encode()) != 0:
             os.close(self._fd)
@@ -75,7 +76,7 @@ class BadFile:
                 break
             try:
                 request = os.read(self._fd, _MAX_REQUEST)
-            except OSError:  # it was taken back
+            except OSError:  # it was taken back, or the file is mended
                 continue
             _, code, unique, *_ = _IN.unpack_from(request)
             if code in (_GETATTR, _READ):

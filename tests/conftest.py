@@ -9,15 +9,25 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 import backing_services
 import real
 from backing.program import free_port
-from service import RunningArchive
+from service import PATIENT_ENV, RunningArchive
 from wado.ports import Archive
 from wado.settings import Settings, load_settings
 
 TESTS = Path(__file__).resolve().parent
+# How long an example takes says how busy the machine is. All else stays as Hypothesis has it here.
+hypothesis_settings.register_profile(
+    "patient",
+    hypothesis_settings(),
+    deadline=None,
+    suppress_health_check=[*hypothesis_settings().suppress_health_check, HealthCheck.too_slow],
+)
+hypothesis_settings.load_profile("patient")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As a shell leaves it to what it starts in its background, and so to the commands of tests.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -46,6 +56,14 @@ def _loggers_are_made_anew() -> Iterator[None]:
             lambda **given: configure(**{**given, "cache_logger_on_first_use": False}),
         )
         yield
+
+
+@pytest.fixture(autouse=True)
+def _logging_is_left_as_it_was() -> Iterator[None]:
+    """A command that ran in this process set it up, for a standard error that is gone."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +122,7 @@ def archive(settings: Settings) -> Iterator[Archive]:
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningArchive]:
     """One `wado up` for the whole run (of this worker): leave no trace that harms others."""
-    with RunningArchive(tmp_path_factory.mktemp("running") / "data") as archive:
+    with RunningArchive(tmp_path_factory.mktemp("running") / "data", env=PATIENT_ENV) as archive:
         yield archive
 
 

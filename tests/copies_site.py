@@ -27,6 +27,8 @@ from wado.transcode_settings import TranscodeSettings
 
 TENANT = "default"
 MULTIPART_DICOM = 'multipart/related; type="application/dicom"'
+LIMIT_S = 120
+"""Longer than anything takes, however busy the machine is: also what the server does on pixels."""
 
 
 @dataclass(slots=True)
@@ -74,10 +76,10 @@ class CopiesSite:
             f"{self.base}/studies",
             data=sent.data,
             headers={"content-type": "application/dicom", "x-tenant": sent.tenant_id},
-            timeout=30,
+            timeout=LIMIT_S,
         )
         assert answer.status_code == 200, answer.text
-        wait_until(lambda: self.has(sent), timeout_s=30, reason="the instance is catalogued")
+        wait_until(lambda: self.has(sent), timeout_s=LIMIT_S, reason="the instance is catalogued")
 
     def has(self, sent: Sent) -> bool:
         """Whether the instance is in its journal."""
@@ -98,7 +100,7 @@ class CopiesSite:
         assert announce(self.archive, self.journals, [made])
         derived = self.item(sent).entry.derived
         assert target_uid in derived.copies, derived.failures
-        self._refresh(sent)
+        self.refresh(sent)
         with self.archive.store.open(self.path_of(sent, target_uid)) as file:
             return bytes(file.read())
 
@@ -118,9 +120,9 @@ class CopiesSite:
             sent.ref.sop_instance_uid, self.item(sent).entry.digest, target_uid, reason
         )
         assert self.archive.store.append({journal_path(sent.ref.series): line})
-        self._refresh(sent)
+        self.refresh(sent)
 
-    def _refresh(self, sent: Sent) -> None:
+    def refresh(self, sent: Sent) -> None:
         """Have the server look at the series anew: for what it knows, it does so now and then."""
         answer = self.ask("GET", f"/{sent.ref.series.path}/metadata", tenant_id=sent.tenant_id)
         assert answer.status_code == 200
@@ -141,14 +143,15 @@ class CopiesSite:
             method,
             f"{self.base}{path}",
             headers={"x-tenant": tenant_id, **wanted, **named},
-            timeout=60,
+            timeout=LIMIT_S,
         )
 
 
 @contextmanager
 def copies_site(root: Path, **server: object) -> Iterator[CopiesSite]:
     """Serve an archive below `root`, in which copies can be made."""
-    pixels = PixelWorkers(workers=1, timeout_s=120, max_memory_bytes=8 << 30)
+    server = {"pixel_timeout_s": LIMIT_S, **server}
+    pixels = PixelWorkers(workers=1, timeout_s=LIMIT_S, max_memory_bytes=8 << 30)
     try:
         with serving_archive(root, **server) as (url, archive):
             yield CopiesSite(url, archive, pixels)

@@ -52,7 +52,7 @@ class Site:
             headers={
                 "content-type": 'multipart/related; type="application/dicom"; boundary="guid"'
             },
-            timeout=30,
+            timeout=60,
         )
 
     def instance_url(self, sent: Sent) -> str:

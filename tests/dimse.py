@@ -34,15 +34,17 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 CONTEXTS = ((VERIFICATION, IMPLICIT), (CT, EXPLICIT))
 ECHO_ID, CT_ID = 1, 3
+ANSWER_TIMEOUT_S = 60.0
+"""Longer than any answer takes, however busy the machine is."""
 
 
 @contextmanager
 def receiver(
     archive: Archive, settings: StorescpSettings, *, stop: Event | None = None
 ) -> Iterator[Peer]:
-    """Run a receiver in a thread; stopped at the end, and then it must be gone."""
+    """Run a receiver in a thread, on a port of its own; stopped at the end, it must be gone."""
     stop = stop or Event()
-    with listen(settings) as listener:
+    with listen(settings.model_copy(update={"port": 0})) as listener:
         thread = Thread(
             target=run,
             args=(archive, settings, stop),
@@ -53,7 +55,7 @@ def receiver(
             yield Peer("WADO", settings.host, listener.getsockname()[1])
         finally:
             stop.set()
-            thread.join(10)
+            thread.join(ANSWER_TIMEOUT_S)
             assert not thread.is_alive(), "the receiver does not stop"
 
 
@@ -91,7 +93,7 @@ class RawPeer:
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
-        self.socket = socket.create_connection((peer.host, peer.port), 10)
+        self.socket = socket.create_connection((peer.host, peer.port), ANSWER_TIMEOUT_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def __enter__(self) -> Self:

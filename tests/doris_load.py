@@ -14,6 +14,8 @@ from backing import doris
 from backing.doris import Ports
 
 AUTHORIZATION = "Basic " + base64.b64encode(f"{doris.USER}:{doris.PASSWORD}".encode()).decode()
+TIMEOUT_S = 120
+"""Longer than any answer takes, however busy the machine is."""
 JSON_LINES = {"format": "json", "read_json_by_line": "true", "timezone": "UTC"}
 
 
@@ -21,7 +23,7 @@ def request(
     port: int, path: str, headers: Mapping[str, str], body: bytes | None = b""
 ) -> tuple[int, dict[str, str], Any]:
     """PUT, and give status, headers and body (decoded, where it is JSON)."""
-    with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)) as connection:
         connection.request("PUT", path, body, dict(headers))
         response = connection.getresponse()
         text = response.read()
@@ -51,7 +53,7 @@ class Site:
                 user=doris.USER,
                 password=doris.PASSWORD,
                 database=self.database,
-                read_timeout=30,
+                read_timeout=TIMEOUT_S,
             ) as connection,
             connection.cursor() as cursor,
         ):
@@ -94,7 +96,7 @@ class Site:
     def errors(self, answer: Mapping[str, Any]) -> str:
         """Fetch the error log of a load."""
         where = str(answer["ErrorURL"]).removeprefix(f"http://127.0.0.1:{self.ports.be}")
-        with closing(HTTPConnection("127.0.0.1", self.ports.be, timeout=30)) as connection:
+        with closing(HTTPConnection("127.0.0.1", self.ports.be, timeout=TIMEOUT_S)) as connection:
             connection.request("GET", where)
             return connection.getresponse().read().decode()
 
@@ -102,6 +104,6 @@ class Site:
         """Send only the head of a load to the BE, and give the first line of what comes."""
         names = {"Authorization": AUTHORIZATION, **JSON_LINES, "Content-Length": "7", **headers}
         text = "".join(f"{name}: {value}\r\n" for name, value in names.items())
-        with socket.create_connection(("127.0.0.1", self.ports.be), timeout=10) as s:
+        with socket.create_connection(("127.0.0.1", self.ports.be), timeout=TIMEOUT_S) as s:
             s.sendall(f"PUT {self.path()} HTTP/1.1\r\n{text}\r\n".encode())
             return s.makefile("rb").readline()

@@ -10,8 +10,8 @@ from typing import Any
 
 import synthetic
 from dimse import CT_ID, RawPeer, pdata, store_request
-from memory import MEGABYTE, flat, wait_described
-from service import RunningArchive, wait_until
+from memory import MEGABYTE, flat
+from service import RunningArchive, files_below, wait_until
 from wado.dicom.command import Command
 from wado.dicom.part10 import file_meta
 from wado.dicom.pdu import COMMAND, LAST
@@ -31,19 +31,20 @@ NOBODY = synthetic.ct()
 @contextmanager
 def unharmed(archive: RunningArchive, growth: int = GROWTH) -> Iterator[None]:
     """Assert that the same processes run and answer, and hold neither memory nor partial files."""
-    wait_described(archive)  # what earlier tests stored is not this one's growth
-    with flat(archive, growth):
+    with flat(archive, growth) as grown:
         yield
-        wait_until(archive.ready, timeout_s=10, reason="ready")
+        wait_until(archive.ready, timeout_s=60, reason="ready")
         wait_until(
-            lambda: not list(archive.root.rglob("*.part")), timeout_s=10, reason="no partial file"
+            lambda: not files_below(archive.root, "*.part"), timeout_s=60, reason="no partial file"
         )
+    told = ", ".join(f"{name} {size / MEGABYTE:.0f}" for name, size in sorted(grown.items()))
+    print(f"peaks grew by MB: {told}")  # noqa: T201 - figures (``pytest -s``)
     assert "Traceback" not in archive.log, archive.log[-4000:]
 
 
 def files(archive: RunningArchive) -> set[Path]:
     """Instances that are visible."""
-    return set((archive.root / "default").rglob("*.dcm"))
+    return set(files_below(archive.root / "default", "*.dcm"))
 
 
 # ------------------------------------------------------------------ ways in
@@ -62,7 +63,7 @@ def http_request(
     archive: RunningArchive, method: str, path: str, body: Any = None, **headers: str
 ) -> tuple[int, str]:
     """Status and text of an answer; status 0 if the connection was closed without one."""
-    connection = http.client.HTTPConnection("127.0.0.1", archive.http_port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", archive.http_port, timeout=120)
     try:
         connection.putrequest(method, path, skip_accept_encoding=True)
         for name, value in headers.items():
@@ -101,7 +102,7 @@ def dimse(
         "affected_sop_instance_uid": sop_instance_uid,
     }
     with RawPeer(Peer(archive.aet, archive.dimse_host, archive.dimse_port)) as peer:
-        peer.socket.settimeout(60)
+        peer.socket.settimeout(120)
         peer.associate([("1.2.840.10008.1.1", EXPLICIT), (CT, transfer_syntax_uid)])
         peer.send(pdata((CT_ID, COMMAND | LAST, store_request(NOBODY, **{**names, **changes}))))
         for start in range(0, len(data), 100_000):
@@ -177,7 +178,7 @@ def the_next_is_visible(running: RunningArchive, after: str) -> None:
     path = f"/dicomweb/studies/{good.StudyInstanceUID}/metadata"
     wait_until(
         lambda: http_request(running, "GET", path)[0] == 200,
-        timeout_s=30,
+        timeout_s=150,
         reason="the next is visible",
     )
 

@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 import synthetic
-from memory import MEGABYTE
-from service import RunningArchive
+from memory import MEGABYTE, wait_settled
+from service import RunningArchive, files_below, wait_until
 
 Form = Literal["native", "implicit", "fragments", "rle"]
 """``fragments`` are dummy bytes, ``rle`` can be decoded."""
@@ -200,6 +200,9 @@ def digest(pieces: Iterable[bytes]) -> str:
 
 def everything_agrees(archive: RunningArchive) -> None:
     """`wado check` finds nothing wrong, and nothing half-written is there."""
+    wait_settled(archive)
     check = archive.wado("check", "--root", str(archive.root))
     assert check.returncode == 0, check.stdout + check.stderr
-    assert not list(archive.root.rglob("*.part"))
+    wait_until(
+        lambda: not files_below(archive.root, "*.part"), timeout_s=60, reason="no partial file"
+    )

@@ -6,8 +6,11 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Self
 
+from read_log import wait_read
 from service import RunningArchive, wait_until
+from wado.archive.health import waiting
 from wado.bootstrap import open_archive
+from wado.records import Topic
 from wado.settings import load_settings
 
 MEGABYTE = 1 << 20
@@ -28,13 +31,19 @@ def peaks(archive: RunningArchive) -> dict[str, int]:
 
 
 def wait_described(archive: RunningArchive) -> None:
-    """Wait until the webworker, the last of all, has done its work: memory it takes counts now."""
+    """Wait until all is catalogued, and the documents are written: memory that takes counts now."""
     with open_archive(load_settings(storage={"root": archive.root})) as opened:
         wait_until(
-            lambda: not opened.index.awaiting_description(1),
-            timeout_s=60,
+            lambda: not waiting(opened, Topic.STORAGE) and not opened.index.awaiting_description(1),
+            timeout_s=120,
             reason="metadata documents of all series",
         )
+
+
+def wait_settled(archive: RunningArchive) -> None:
+    """Wait until all of the log is read, by who loads the warehouse, too, and written down."""
+    wait_read(archive)
+    wait_described(archive)
 
 
 def pixel_workers(archive: RunningArchive) -> list[int]:
@@ -84,13 +93,16 @@ def flat(
 ) -> Iterator[dict[str, int]]:
     """Assert that no process died and that none took over `limit` bytes more than ever before.
 
-    With a `watch` this holds for pixel workers, too. Yields a dictionary that holds the growth of
-    each process in bytes at the end.
+    With a `watch` this holds for pixel workers, too. What consumer and webworker do of it later
+    counts, and what they still do of what came before does not. Yields a dictionary that holds the
+    growth of each process in bytes at the end.
     """
+    wait_described(archive)
     pids, before = archive.pids(), peaks(archive)
     pixels = watch.peak if watch else 0
     growth: dict[str, int] = {}
     yield growth
+    wait_described(archive)
     assert archive.pids() == pids, "a process was started again"
     growth |= {name: peak - before[name] for name, peak in peaks(archive).items()}
     if watch is not None:

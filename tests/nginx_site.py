@@ -10,7 +10,8 @@ from typing import Any, Self
 import real
 from backing import nginx
 from backing.program import Program, connects, free_port
-from service import Addresses, Service, wait_until
+from chaos.faults import family
+from service import PATIENT_ENV, Addresses, Service, wait_until
 from wado.nginx import nginx_configuration
 from wado.settings import Settings, load_settings
 
@@ -128,6 +129,13 @@ class Site(Addresses):
         with running(nginx.server(folder, configuration)) as program:
             yield program
 
+    def kill(self, name: str) -> None:
+        """Kill one of our services, and wait until none of its processes holds a connection."""
+        service = self.services[name]
+        pids = family(service.pid)
+        service.kill()
+        wait_until(lambda: not any(map(runs, pids)), timeout_s=60, reason=f"{name} is gone")
+
     def start_again(self, name: str) -> None:
         """Run one of our services again that was killed, and wait until nginx may use it."""
         self.services[name].start(ready=None)
@@ -161,6 +169,7 @@ class Site(Addresses):
         """What the services must know of the settings, as an operator would say it."""
         server = self.settings.server
         return {
+            **PATIENT_ENV,
             "WADO_STORAGE__DURABILITY": "os",
             "WADO_STORAGE__UNKNOWN_SOP_CLASSES": "true",
             "WADO_SERVER__WORKERS": "1",
@@ -190,6 +199,14 @@ class Site(Addresses):
 
     def __exit__(self, *exc: object) -> None:
         self._open.close()
+
+
+def runs(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def peak_of(pid: int) -> int:

@@ -6,20 +6,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Self
+
+import requests
 
 import real
 from backing.program import free_port
 from chaos.faults import family, send
 from chaos.verify import wado
 from service import wait_until
+from wado.errors import WadoError
+from wado.services.association import Peer
+from wado.services.storescu import echo
 
-START_TIMEOUT_S = 150.0
-STOP_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 400.0
+STOP_TIMEOUT_S = 120.0
+_WELL_TIMEOUT_S = 180.0
 NEEDS = ("java", "mvn", "postgresql", "redis", "nginx")
 """Programs that a cluster is made of."""
 _SCRIPT = real.PROJECT / "scripts" / "cluster.py"
@@ -95,12 +102,46 @@ class RunningCluster:
         return f"{self.facts['aet']}@{self.facts['dimse']}"
 
     def pid(self, name: str) -> int:
-        """Process id of a member, as it is now."""
+        """Process id of a member, as it is now; KeyError while it is down."""
         return int(self.facts["members"][name]["pid"])
 
-    def names(self, kind: str) -> list[str]:
-        """Names of the members of a kind."""
-        return [name for name, m in self.facts["members"].items() if m["kind"] == kind]
+    def is_another(self, name: str, old_pid: int) -> bool:
+        """Whether another process than `old_pid` runs under the name."""
+        return bool(self.facts["members"].get(name, {"pid": old_pid})["pid"] != old_pid)
+
+    def pids(self, kind: str) -> list[int]:
+        """Process ids of the members of a kind; one that died a moment ago may be among them."""
+        return [m["pid"] for m in self.facts["members"].values() if m["kind"] == kind]
+
+    def is_ready(self) -> bool:
+        """Whether ``/readyz`` answers 200 through nginx."""
+        try:
+            return requests.get(f"{self.facts['http']}/readyz", timeout=60).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def wait_well(self, of_each: Mapping[str, int]) -> None:
+        """Wait until so many members of each kind run, and both ways in lead to who answers.
+
+        What a test did to them passes after it: who died often is started again after a while.
+        """
+        wait_until(
+            lambda: self._all_run(of_each) and self.is_ready() and self._echoes(),
+            timeout_s=_WELL_TIMEOUT_S,
+            reason="all members are well",
+        )
+
+    def _all_run(self, of_each: Mapping[str, int]) -> bool:
+        members = self.facts["members"].values()
+        kinds = Counter(m["kind"] for m in members)
+        return kinds == of_each and all(_runs(m["pid"]) for m in members)
+
+    def _echoes(self) -> bool:
+        try:
+            echo(Peer.parse(self.destination), timeout_s=60)
+        except WadoError:
+            return False
+        return True
 
     def wado(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run `wado` with the settings of the cluster."""
@@ -111,7 +152,7 @@ class RunningCluster:
     @contextmanager
     def frozen(self, kind: str) -> Iterator[None]:
         """Stop all members of a kind: they take connections and never answer."""
-        pids = [pid for name in self.names(kind) for pid in family(self.pid(name))]
+        pids = [pid for member in self.pids(kind) for pid in family(member)]
         send(signal.SIGSTOP, pids)
         try:
             yield
@@ -125,9 +166,9 @@ class RunningCluster:
 
         def kill() -> None:
             while not end.wait(0.05):
-                for name in self.names(kind):
+                for pid in self.pids(kind):
                     with suppress(ProcessLookupError):
-                        os.kill(self.pid(name), signal.SIGKILL)
+                        os.kill(pid, signal.SIGKILL)
 
         thread = Thread(target=kill)
         thread.start()
@@ -136,3 +177,10 @@ class RunningCluster:
         finally:
             end.set()
             thread.join()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

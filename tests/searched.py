@@ -16,10 +16,10 @@ class Searched:
         kind = 'multipart/related; type="application/dicom"; boundary="guid"'
         body = b"--guid\r\nContent-Type: application/dicom\r\n\r\n" + data + b"\r\n--guid--"
         url, headers = f"{self.base}/studies", {**self.headers, "content-type": kind}
-        return requests.post(url, data=body, headers=headers, timeout=30).status_code
+        return requests.post(url, data=body, headers=headers, timeout=60).status_code
 
     def get(self, path: str, **headers: str) -> requests.Response:
-        return requests.get(f"{self.base}/{path}", headers={**self.headers, **headers}, timeout=30)
+        return requests.get(f"{self.base}/{path}", headers={**self.headers, **headers}, timeout=60)
 
     def rows(self, path: str) -> list[dict[str, Any]]:
         answer = self.get(path)

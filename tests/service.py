@@ -1,5 +1,6 @@
 """`wado` as a process of its own: started, waited for, killed and stopped by its pid."""
 
+import fnmatch
 import json
 import os
 import signal
@@ -15,8 +16,12 @@ from typing import Self
 
 from backing.program import free_port
 
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 25.0  # the supervisor itself gives its services 20 s
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 60.0  # the supervisor itself gives its services 20 s
+PATIENT = {"stow_visible_wait_s": 45, "delete_wait_s": 45}
+"""Settings of a web server for tests that ask at once for what they stored or deleted: on a busy
+machine that is not there as soon as the usual waits end."""
+PATIENT_ENV = {f"WADO_SERVER__{name.upper()}": str(value) for name, value in PATIENT.items()}
 
 
 def wait_until(what: Callable[[], bool], *, timeout_s: float, reason: str) -> None:
@@ -25,6 +30,18 @@ def wait_until(what: Callable[[], bool], *, timeout_s: float, reason: str) -> No
     while not what():
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {reason}"
         time.sleep(0.05)
+
+
+def files_below(root: Path, pattern: str = "*") -> list[Path]:
+    """List files by name, hidden ones too, while others make and remove folders.
+
+    (`Path.rglob` fails where a folder goes away as it looks into it.)
+    """
+    return [
+        Path(folder, name)
+        for folder, _, names in os.walk(root)
+        for name in fnmatch.filter(names, pattern)
+    ]
 
 
 class Service:
@@ -178,13 +195,13 @@ class RunningArchive(Addresses, Service):
 
     def kill_service(self, name: str) -> int:
         """SIGKILL one supervised process; its pid. The supervisor starts another."""
-        wait_until(lambda: name in self.pids(), timeout_s=30, reason=f"{name} runs")
+        wait_until(lambda: name in self.pids(), timeout_s=60, reason=f"{name} runs")
         pid = self.pids()[name]
         with suppress(ProcessLookupError):  # it died a moment ago
             os.kill(pid, signal.SIGKILL)
         return pid
 
-    def wait_restarted(self, name: str, old_pid: int, *, timeout_s: float = 30.0) -> None:
+    def wait_restarted(self, name: str, old_pid: int, *, timeout_s: float = 120.0) -> None:
         """Wait until another process than `old_pid` runs under the name and all is ready."""
         wait_until(
             lambda: self.pids().get(name, old_pid) != old_pid and self.ready(),

@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 from backing.program import free_port
-from service import wait_until
+from service import PATIENT, wait_until
 from wado.bootstrap import open_archive
 from wado.ports import Archive
 from wado.services.consumer import catalogue_storage
@@ -27,7 +27,7 @@ def serving_archive(root: Path, **server: object) -> Iterator[tuple[str, Archive
     """Serve an archive below `root`; yields its address, and the archive."""
     settings: Settings = load_settings(
         storage={"root": root, "durability": "os", "unknown_sop_classes": True},
-        server={"port": free_port(), **server},
+        server={"port": free_port(), **PATIENT, **server},
     )
     stop = Event()
     with open_archive(settings) as archive:
@@ -39,17 +39,17 @@ def serving_archive(root: Path, **server: object) -> Iterator[tuple[str, Archive
             thread.start()
         url = f"http://127.0.0.1:{settings.server.port}"
         try:
-            wait_until(lambda: _answers(f"{url}/livez"), timeout_s=20, reason="/livez answers")
+            wait_until(lambda: _answers(f"{url}/livez"), timeout_s=60, reason="/livez answers")
             yield url, archive
         finally:
             stop.set()
             for thread in threads:
-                thread.join(15)
+                thread.join(60)
 
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
+        with urllib.request.urlopen(url, timeout=10) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False

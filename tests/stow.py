@@ -79,7 +79,7 @@ class Client:
             f"{self.base}/studies{study}",
             data=body,
             headers={"content-type": kind or content_type(), **headers},
-            timeout=30,
+            timeout=60,
         )
 
     def store(self, *parts: Part, kind: str = DICOM_JSON, **more: str) -> requests.Response:
@@ -97,7 +97,7 @@ class Client:
             f"{self.base}/studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}"
             f"/instances/{ds.SOPInstanceUID}",
             headers={"accept": "application/dicom; transfer-syntax=*"},
-            timeout=30,
+            timeout=60,
         )
         assert answer.status_code == 200, answer.text
         return pydicom.dcmread(io.BytesIO(answer.content))

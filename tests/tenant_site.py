@@ -66,7 +66,7 @@ class TenantSite:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         named |= {"accept": accept} if accept is not None else {}
         url = path if path.startswith("http") else self.base + path
-        return self.session.request(method, url, headers=named, timeout=30)
+        return self.session.request(method, url, headers=named, timeout=60)
 
     def store(self, instances: Iterable[Dataset | bytes]) -> list[Stored]:
         """Store instances; those that the archive took."""

@@ -52,6 +52,15 @@ def ffmpeg(*arguments: str | Path) -> bytes:
     return done.stdout
 
 
+def hanging(folder: Path) -> Path:
+    """Make a program that tells its version as ffmpeg does, and then does nothing for an hour."""
+    path = folder / "ffmpeg"
+    path.write_text('#!/bin/sh\ncase "$*" in *-version*) echo "ffmpeg version 0 x";; '
+                    "*) sleep 3600;; esac\n")  # fmt: skip
+    path.chmod(0o755)
+    return path
+
+
 @lru_cache
 def content(
     kind: str,

@@ -12,7 +12,7 @@ from wado.services.server.http1 import Application, Connection, Server
 if TYPE_CHECKING:
     from wado.services.server.service import Service
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 T = TypeVar("T")
 
 
@@ -28,7 +28,7 @@ def talk(application: Application, client: Callable[[socket.socket], T], **limit
     async def served() -> T:
         ours, theirs = socket.socketpair()
         theirs.settimeout(TIMEOUT_S)
-        settings = {"head_timeout_s": 15.0, "stall_timeout_s": 15.0, **limits}
+        settings = {"head_timeout_s": TIMEOUT_S, "stall_timeout_s": TIMEOUT_S, **limits}
         server = Server(application, max_connections=10, **settings)
         loop = asyncio.get_running_loop()
         transport, _ = await loop.connect_accepted_socket(lambda: Connection(server), ours)

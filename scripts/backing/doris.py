@@ -107,7 +107,7 @@ def armed(frontend: str) -> dict[str, Any]:
 
 
 def _ask(frontend: str, method: str, body: str | None) -> tuple[int, Any]:
-    with closing(HTTPConnection(urlsplit(frontend).netloc, timeout=10)) as connection:
+    with closing(HTTPConnection(urlsplit(frontend).netloc, timeout=60)) as connection:
         try:
             connection.request(method, "/stand_in/faults", body)
             response = connection.getresponse()

@@ -21,7 +21,7 @@ from backing.program import Program, connects, free_port
 
 _MADE_OF = Path(__file__).parent / "kafka"
 _HEAP = "-Xms96m -Xmx320m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
-_ANSWER_S = 2.0
+_ANSWER_S = 10.0
 
 
 def libraries() -> Path:
@@ -102,7 +102,7 @@ def brokers(
                 arguments=["sh", "-c", _command(jars, home, cluster_id)],
                 folder=home,
                 answers=partial(_answers, port, node_id),
-                start_within_s=120.0,
+                start_within_s=200.0,
                 node_id=node_id,
                 port=port,
             )

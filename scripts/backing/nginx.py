@@ -33,7 +33,7 @@ def server(folder: Path, configuration: str, *, name: str = "nginx") -> Program:
         [_program(), *_arguments(folder, file), "-g", "daemon off;"],
         folder,
         lambda: all(map(connects, ports)),
-        start_within_s=20.0,
+        start_within_s=60.0,
     )
 
 

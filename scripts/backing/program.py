@@ -5,19 +5,37 @@ import signal
 import socket
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 _STOP_GRACE_S = 15.0
+_MARKS_KEPT = 64
+_marks: deque[int] = deque()
 
 
 def free_port() -> int:
-    """Ask the kernel for a TCP port of 127.0.0.1 that nobody uses now."""
-    with closing(socket.socket()) as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    """Ask the kernel for a TCP port of 127.0.0.1 that nobody uses now.
+
+    Who asks next, in this process or another, is given another one: until a port is in use, the
+    UDP port of that number marks it.
+    """
+    while True:
+        with closing(socket.socket()) as s:
+            s.bind(("127.0.0.1", 0))
+            port = int(s.getsockname()[1])
+        mark = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            mark.bind(("127.0.0.1", port))
+        except OSError:  # it was given to somebody
+            mark.close()
+            continue
+        _marks.append(mark.detach())
+        if len(_marks) > _MARKS_KEPT:
+            os.close(_marks.popleft())
+        return port
 
 
 def connects(port: int) -> bool:

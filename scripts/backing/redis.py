@@ -40,7 +40,7 @@ def server(
         *options,
     ]
     program = Program(
-        "redis", "redis", arguments, folder, lambda: answers(port), start_within_s=20.0
+        "redis", "redis", arguments, folder, lambda: answers(port), start_within_s=60.0
     )
     return program, f"redis://127.0.0.1:{port}/0"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from backing.program import Program, connects, free_port
 
 BUCKET = "wado"
+_SERVER = Path(__file__).with_name("s3_server.py")
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 
@@ -26,17 +27,17 @@ def server(folder: Path, port: int | None = None) -> tuple[Program, str]:
     program = Program(
         "s3",
         "s3",
-        [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)],
+        [sys.executable, "-P", str(_SERVER), "-H", "127.0.0.1", "-p", str(port)],
         folder,
         lambda: connects(port),
-        start_within_s=30.0,
+        start_within_s=120.0,
     )
     return program, f"http://127.0.0.1:{port}"
 
 
 def make_bucket(endpoint: str, bucket: str = BUCKET) -> None:
     """Make a bucket; one that is there stays."""
-    with closing(http.client.HTTPConnection(endpoint.removeprefix("http://"), timeout=10)) as s3:
+    with closing(http.client.HTTPConnection(endpoint.removeprefix("http://"), timeout=60)) as s3:
         s3.request("PUT", f"/{bucket}")
         status = s3.getresponse().status
     if status != HTTPStatus.OK:

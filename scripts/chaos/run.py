@@ -18,8 +18,8 @@ from chaos.verify import Outcome, Verifier
 from chaos.watch import Prober, brokers_in_sync, wait_drained, wait_ready
 from wado.settings import load_settings
 
-_READY_WITHIN_S = 120.0
-_ACKNOWLEDGED_WITHIN_S = 180.0
+_READY_WITHIN_S = 300.0
+_ACKNOWLEDGED_WITHIN_S = 300.0
 _DRAINED_WITHIN_S = 300.0
 
 

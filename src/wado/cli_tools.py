@@ -1,7 +1,7 @@
 """What the longer commands do, with progress on a terminal and plain lines elsewhere."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +39,9 @@ from wado.supervisor import RunLock, run_folder
 
 _SHOWN = 50
 _SETTLE_S = 30.0
+_STANDS_STILL_S = 12.0
+"""A log that has not moved for so long has no readers: they pause for less (`Patience`)."""
+_LOOK_S = 0.5
 _ON_ITS_WAY_S = 2.0
 """How long what was stored may need until it is announced."""
 
@@ -134,14 +137,15 @@ def check_with_progress(
     if tenant_id is not None:
         validate_tenant_id(tenant_id)
     with open_archive(settings) as archive, _counting(err, "checking") as update:
-        waiting = settle(archive, _SETTLE_S)
+        waiting = settle(archive, _SETTLE_S, update)
 
         def show(report: Report) -> None:
             update(f"{report.series} series, {report.instances} instances")
 
         def pause() -> None:
             time.sleep(_ON_ITS_WAY_S)
-            settle(archive, _SETTLE_S)
+            if not waiting:  # else nobody reads
+                settle(archive, _SETTLE_S, update)
 
         report = check_archive(
             archive, repair=repair, deep=deep, tenant_id=tenant_id, progress=show, settle=pause
@@ -165,17 +169,25 @@ def check_with_progress(
     return not report.unrepaired
 
 
-def settle(archive: Archive, seconds: float) -> int:
-    """Wait until the log is read, as long as it moves; how many messages still wait."""
-    end, last = time.monotonic() + seconds, -1
+def settle(
+    archive: Archive, seconds: float, update: Callable[[str], object] = lambda _text: None
+) -> int:
+    """Wait until the log is read, as long as it moves; how many messages still wait.
+
+    One that stands still may have readers all the same: after an outage they pause before they
+    try again.
+    """
+    now = time.monotonic()
+    end, moved, last = now + seconds, now, -1
     while True:
         waiting = sum(messages_waiting(archive, topic) for topic in GROUPS)
-        if not waiting or time.monotonic() > end:
+        now = time.monotonic()
+        if waiting != last:
+            moved, last = now, waiting
+        if not waiting or now > end or now - moved > _STANDS_STILL_S:
             return waiting
-        if waiting == last:  # nobody reads: the services do not run
-            return waiting
-        last = waiting
-        time.sleep(1.5)
+        update(f"waiting for {waiting} messages to be read")
+        time.sleep(_LOOK_S)
 
 
 def reindex_with_progress(settings: Settings, *, stopped: bool, out: Console, err: Console) -> None:

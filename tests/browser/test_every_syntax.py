@@ -47,7 +47,7 @@ def shown(viewer: ViewerPage, example: Example) -> npt.NDArray[np.float64]:
     viewer.page.wait_for_function(
         "uid => window.__viewer?.viewport.getCornerstoneImage()?.imageId.includes(uid)",
         arg=example.uids[2],
-        timeout=60_000,
+        timeout=120_000,
     )
     viewer.wait_drawn(0)
     return np.array(
@@ -104,9 +104,9 @@ def test_a_copy_that_the_archive_has_is_asked_for(
 ):
     example = examples[PART_2]
     wait_until(
-        lambda: RPCL in available(every_one, example), timeout_s=120, reason="the copy is there"
+        lambda: RPCL in available(every_one, example), timeout_s=200, reason="the copy is there"
     )
-    with every_viewer.page.expect_response(f"**{frame_of(example)}") as answer:
+    with every_viewer.page.expect_response(f"**{frame_of(example)}", timeout=120_000) as answer:
         seen = shown(every_viewer, example)
     np.testing.assert_array_equal(seen, expected(example))
     assert accept_of(answer.value.request).endswith(f"type=image/jphc; transfer-syntax={RPCL}")
@@ -138,7 +138,7 @@ def test_what_nobody_decodes_is_a_sentence_and_a_file(
     example, page = examples[NO_DECODER], every_viewer.page
     open_example(every_viewer, example)
     sentence = page.locator(".sentence")
-    expect(sentence).to_contain_text("This image cannot be shown.", timeout=60_000)
+    expect(sentence).to_contain_text("This image cannot be shown.")
     expect(sentence).to_contain_text("JPEG Extended, hierarchical (Process 16 and 18), retired")
     expect(sentence).to_contain_text("there is no decoder for")
     expect(sentence).not_to_contain_text("it can be had as")

@@ -56,7 +56,7 @@ class _Elsewhere:
 def wado_uri(archive: RunningArchive, path: Path) -> str:
     """Store a file, and give its address in the URI service, as a page has it."""
     answer = requests.post(
-        f"{archive.dicomweb}/studies", data=path.read_bytes(), timeout=30,
+        f"{archive.dicomweb}/studies", data=path.read_bytes(), timeout=60,
         headers={"content-type": "application/dicom"},
     )  # fmt: skip
     assert answer.status_code == 200, answer.text
@@ -133,11 +133,11 @@ def test_video_of_other_kinds_plays_once_it_is_converted(
     url = unescape(wado_uri(running, path)) + "&contentType=video/mp4"
 
     def is_converted() -> bool:
-        status = requests.get(url, timeout=30).status_code
+        status = requests.get(url, timeout=60).status_code
         assert status in (200, 503), status
         return status == 200
 
-    wait_until(is_converted, timeout_s=120, reason="it is converted")
+    wait_until(is_converted, timeout_s=200, reason="it is converted")
     elsewhere.show(page, f'<video muted preload="auto" src="{escape(url)}"></video>')
     seen = page.evaluate(_SEEK)
     assert seen[0] == pytest.approx(seen[2] / 2, abs=0.1)
@@ -145,11 +145,11 @@ def test_video_of_other_kinds_plays_once_it_is_converted(
     # What is shown there is no blank picture.
     colours = """() => { const c = document.createElement("canvas").getContext("2d");
         c.drawImage(document.querySelector("video"), 0, 0);
-        return new Set(new Uint32Array(c.getImageData(0, 0, 96, 64).data.buffer)).size; }"""
+        return new Set(new Uint32Array(c.getImageData(0, 0, 96, 64).data.buffer)).size > 100; }"""
     page.evaluate("""() => new Promise(done => {
         const video = document.querySelector("video");
         video.crossOrigin = "anonymous"; video.onloadeddata = done; video.load(); })""")
-    assert page.evaluate(colours) > 100
+    page.wait_for_function(colours)
 
 
 @pytest.mark.ps318("rendered-text")

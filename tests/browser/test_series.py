@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 from pydicom import dcmread
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import UID
@@ -18,7 +18,7 @@ from browser.viewer_page import (
     window_greys,
     windowed,
 )
-from service import RunningArchive
+from service import RunningArchive, wait_until
 
 CENTER, WIDTH = 40, 400
 """Window of the CT image that the corpus has in many transfer syntaxes."""
@@ -109,35 +109,74 @@ def test_every_frame_of_a_multi_frame_object_is_an_image(viewer: ViewerPage, sen
         viewer.page.keyboard.press("End")
 
 
-def test_a_series_that_grows_keeps_its_window_and_image(
-    viewer: ViewerPage, filled: RunningArchive, head: list[Path], tmp_path: Path
-):
-    study = "1.2.826.0.1.3680043.8.498.9"
-    early, late = tmp_path / "early", tmp_path / "late"
-    for number, path in enumerate(head[:6]):
-        ds = dcmread(path)
+GROWING = "1.2.826.0.1.3680043.8.498.9"
+
+
+def growing(study: str, head: list[Path], numbers: range, folder: Path) -> Path:
+    """Write slices of the head as part of a series of its own; their folder."""
+    folder.mkdir()
+    for number in numbers:
+        ds = dcmread(head[number])
         ds.StudyInstanceUID, ds.SeriesInstanceUID = study, f"{study}.1"
         ds.SOPInstanceUID = f"{study}.1.{number}"
         # Of nobody that other tests look for: it stays in the list.
         ds.PatientID, ds.PatientName, ds.StudyDate = "GROWS", "GROWS", "20200101"
         ds.file_meta.MediaStorageSOPInstanceUID = UID(ds.SOPInstanceUID)
-        folder = early if number < 4 else late
-        folder.mkdir(exist_ok=True)
         ds.save_as(folder / f"{number}.dcm")
-    send(filled, early)
+    return folder
+
+
+def magnified(viewer: ViewerPage, study: str) -> float:
+    """Show the last of four images in another window and magnified; the zoom."""
     viewer.open_series(study, f"{study}.1")
     viewer.page.keyboard.press("End")
     viewer.wait_drawn(3)
     viewer.page.keyboard.press("3")
     viewer.drag(0, -87, button="right")
-    zoom = viewer.ask("viewport.getZoom()")
-    send(filled, late)
-    position = viewer.page.locator("[data-test=position]")
-    expect(position).to_have_text("Image 4 / 6", timeout=15_000)
+    viewer.wait_for("Math.abs(viewport.getZoom() - 2) < 0.04")
+    return float(viewer.ask("viewport.getZoom()"))
+
+
+def assert_still_magnified(viewer: ViewerPage, study: str, zoom: float) -> None:
     viewer.wait_drawn(3)
     viewer.wait_window_text(2500, 480)
     assert viewer.instance() == f"{study}.1.3"
-    assert viewer.ask("viewport.getZoom()") == pytest.approx(zoom)
+    viewer.wait_for(f"Math.abs(viewport.getZoom() - {zoom}) < 1e-6")
+
+
+def test_a_series_that_grows_keeps_its_window_and_image(
+    viewer: ViewerPage, filled: RunningArchive, head: list[Path], tmp_path: Path
+):
+    study = f"{GROWING}.1"
+    send(filled, growing(study, head, range(4), tmp_path / "early"))
+    zoom = magnified(viewer, study)
+    send(filled, growing(study, head, range(4, 6), tmp_path / "late"))
+    expect(viewer.page.locator("[data-test=position]")).to_have_text("Image 4 / 6")
+    assert_still_magnified(viewer, study, zoom)
+
+
+def test_one_that_grows_again_before_it_is_shown_keeps_them_too(
+    viewer: ViewerPage, filled: RunningArchive, head: list[Path], tmp_path: Path
+):
+    study, page, held = f"{GROWING}.2", viewer.page, list[Route]()
+    send(filled, growing(study, head, range(4), tmp_path / "early"))
+    zoom = magnified(viewer, study)
+    expect(page.locator(".corner.bottom.left")).to_have_text("Image 4 / 4")  # all are loaded
+    frame = f"**/instances/{study}.1.3/frames/1"
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route(frame, hold)
+    page.evaluate("() => __viewer.cache.purgeCache()")  # as when memory does not hold them all
+    for number in (4, 5):
+        send(filled, growing(study, head, range(number, number + 1), tmp_path / f"{number}"))
+        expect(page.locator("[data-test=position]")).to_have_text(f"Image 4 / {number + 1}")
+    wait_until(lambda: bool(held), timeout_s=60, reason="the image is asked for again")
+    page.unroute(frame)
+    for route in held:
+        route.continue_()
+    assert_still_magnified(viewer, study, zoom)
 
 
 def test_a_report_is_said_to_be_no_image(viewer: ViewerPage, sent: dict[str, Sent]):

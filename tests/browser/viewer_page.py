@@ -1,5 +1,6 @@
 """The viewer as a person has it before them, and the grey values that ought to be on the screen."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from playwright.sync_api import Page, expect
 from pydicom import Dataset
+
+PATIENCE_MS = 60_000
+"""How long is waited for what comes within a second, unless other tests use the machine."""
 
 TOLERANCE = 6
 """Grey levels: interpolation, rounding and the tables of the graphics card."""
@@ -21,6 +25,8 @@ _IS_DRAWN = """index => {
   return (index === null || at === index)
     && Boolean(shown) && shown === viewport.getCurrentImageId();
 }"""
+
+_DISTANCE = "const distance = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1])"
 
 _COLOURS = """points => {
   const { viewport } = window.__viewer;
@@ -48,14 +54,23 @@ class ViewerPage:
         """Go to a series by its address, and wait for its first image."""
         self.page.goto(f"{self.base}/?test=1#/study/{study}/series/{series}")
         self.wait_drawn()
+        # It is asked for beside the image, and says what the keys and the tools are for.
+        expect(self.page.locator(".series a[aria-current=true]")).to_be_attached()
 
     def wait_drawn(self, index: int | None = None) -> None:
         """Wait until the image (of that index) is on the screen."""
-        self.page.wait_for_function(_IS_DRAWN, arg=index, timeout=15_000)
+        self.page.wait_for_function(_IS_DRAWN, arg=index, timeout=PATIENCE_MS)
 
     def wait_left(self) -> None:
         """Wait until the viewport is gone."""
-        self.page.wait_for_function("() => !window.__viewer")
+        self.page.wait_for_function("() => !window.__viewer", timeout=PATIENCE_MS)
+
+    def wait_for(self, condition: str) -> None:
+        """Wait until a condition of `viewport` holds: gestures are handed over frame by frame."""
+        self.page.wait_for_function(
+            f"() => {{ const {{ viewport }} = __viewer; {_DISTANCE}; return {condition} }}",
+            timeout=PATIENCE_MS,
+        )
 
     def ask(self, expression: str) -> Any:
         """Evaluate an expression of `viewport`, Cornerstone's."""
@@ -81,12 +96,12 @@ class ViewerPage:
         return np.array(self.page.evaluate(_COLOURS, points), dtype=float)
 
     def assert_greys(self, points: Sequence[Sequence[float]], greys: Sequence[float]) -> None:
-        """Compare the screen with the greys, until they agree or five seconds are over."""
+        """Compare the screen with the greys, until they agree or it takes too long."""
         wanted = np.asarray(greys, dtype=float)[:, None]
-        for _ in range(50):
-            seen = self.colours(points)
-            if np.abs(seen - wanted).max() <= TOLERANCE:
-                return
+        deadline = time.monotonic() + PATIENCE_MS / 1000
+        while np.abs((seen := self.colours(points)) - wanted).max() > TOLERANCE:
+            if time.monotonic() > deadline:
+                break
             self.page.wait_for_timeout(100)
         np.testing.assert_allclose(seen, np.broadcast_to(wanted, seen.shape), atol=TOLERANCE)
 

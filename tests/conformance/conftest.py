@@ -14,14 +14,15 @@ from whole_corpus import Kept, store_all
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[Site]:
-    with serving(tmp_path_factory.mktemp("site") / "data") as url, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with serving(tmp_path_factory.mktemp("site") / "data") as url:
         site = Site(url)
-        for path in some_files(corpus):
-            answer = site.store(path.read_bytes())
-            assert answer.status_code in (200, 409), (path, answer.status_code, answer.text)
-            if answer.status_code == 200:
-                site.sent.append(Sent(path))
+        with warnings.catch_warnings():  # not around the yield: filters are those of each test
+            warnings.simplefilter("ignore")
+            for path in some_files(corpus):
+                answer = site.store(path.read_bytes())
+                assert answer.status_code in (200, 409), (path, answer.status_code, answer.text)
+                if answer.status_code == 200:
+                    site.sent.append(Sent(path))
         assert len(site.sent) > 40
         yield site
 

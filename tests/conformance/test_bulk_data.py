@@ -180,7 +180,7 @@ def test_hostile_paths(site: TenantSite, url: str, path: str, status: int):
     from http.client import HTTPConnection  # noqa: PLC0415 - sends a path as it is
     from urllib.parse import quote  # noqa: PLC0415
 
-    connection = HTTPConnection("127.0.0.1", site.archive.http_port, timeout=10)
+    connection = HTTPConnection("127.0.0.1", site.archive.http_port, timeout=60)
     connection.request(
         "GET", quote(f"/dicomweb{url}/{path}", safe="/%."), headers={"x-tenant": site.tenant_id}
     )

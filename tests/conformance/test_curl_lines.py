@@ -27,7 +27,7 @@ def test_the_commands_of_the_page_work_one_after_the_other(running: RunningArchi
         ["bash", "-eux", "-c", f"{commands}\npwd"],
         env={**os.environ, "ROOT": running.http, "FILE": str(file), "PICTURE": str(picture),
              "TMPDIR": str(tmp_path)},
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     folder = Path(done.stdout.splitlines()[-1])

@@ -51,7 +51,7 @@ def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=60,
+        timeout=240,
         check=False,
         env=_environment(),
     )
@@ -175,11 +175,11 @@ def _storescp(folder: Path, *options: object) -> Iterator[Peer]:
         env=_environment(),
     )
     try:
-        wait_until(lambda: _answers(peer), timeout_s=10, reason="storescp answers")
+        wait_until(lambda: _answers(peer), timeout_s=120, reason="storescp answers")
         yield peer
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _answers(peer: Peer) -> bool:

@@ -137,8 +137,9 @@ def test_restore_beside_the_running_archive(web: Web, running: RunningArchive) -
     listed = running.wado("deleted", "list", *root)
     assert f"deletions {series_of(series[0])}: 3 instances" in listed.stdout
     done = running.wado("restore", str(series[0].StudyInstanceUID), *root)
-    assert (done.returncode, done.stdout) == (0, "3 instances restored\n"), done.stderr
-    assert web.count(series[0]) == 3
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("3 instances restored\n")  # it says more if the archive is busy
+    wait_until(lambda: web.count(series[0]) == 3, timeout_s=120, reason="they are visible again")
     assert web.get(instance_of(series[2]), accept="application/dicom").status_code == 200
     again = running.wado("restore", str(series[0].StudyInstanceUID), *root)
     assert again.returncode == 1
@@ -188,11 +189,12 @@ def test_what_is_stored_after_a_deletion_stays(web: Web) -> None:
         deleted_at = time.monotonic() if status == 204 else deleted_at
     wait_until(
         lambda: all(len(sender.stored_after(deleted_at)) > 1 for sender in senders),
-        timeout_s=30, reason="stored after the last deletion",
+        timeout_s=120, reason="stored after the last deletion",
     )  # fmt: skip
     stop.set()
     for sender in senders:
-        sender.join(60)
+        sender.join(120)
+        assert not sender.is_alive()
     found = {i["00080018"]["Value"][0] for i in web.get(f"{series_of(series[0])}/metadata").json()}
     for sender in senders:
         assert found >= sender.stored_after(deleted_at)

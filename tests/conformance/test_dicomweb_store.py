@@ -45,7 +45,7 @@ def test_some_stored_is_202_and_each_is_told(site: Site, ct: list[Sent]):
         f"{site.base}/studies",
         data=body,
         headers={"content-type": "multipart/related; type=application/dicom; boundary=guid"},
-        timeout=10,
+        timeout=60,
     )
     assert answer.status_code == 202
     module = answer.json()
@@ -70,7 +70,7 @@ def test_some_stored_is_202_and_each_is_told(site: Site, ct: list[Sent]):
 )  # fmt: skip
 def test_uploads_that_are_refused(site: Site, kind: str, body: bytes, status: int):
     answer = requests.post(
-        f"{site.base}/studies", data=body, headers={"content-type": kind}, timeout=10
+        f"{site.base}/studies", data=body, headers={"content-type": kind}, timeout=60
     )
     assert answer.status_code == status
 
@@ -82,7 +82,7 @@ def test_a_single_instance_chunked_and_the_study_of_the_path(site: Site, ct: lis
         f"{site.base}/studies/{sent.uids[0]}",
         data=pieces,
         headers={"content-type": "application/dicom"},
-        timeout=10,
+        timeout=60,
     )
     assert answer.status_code == 200
     wrong = site.store(sent.data, study="/1.2.3")
@@ -118,8 +118,8 @@ def test_many_parts_in_one_request(tmp_path: Path, ct: list[Sent]):
         assert len(answer.json()["00081199"]["Value"]) == 150
         study, series, _ = small.uids
         metadata = f"{url}/dicomweb/studies/{study}/series/{series}/metadata"
-        assert len(requests.get(metadata, timeout=10).json()) == 150
-        got = requests.get(f"{url}/dicomweb/studies/{study}", timeout=10)
+        assert len(requests.get(metadata, timeout=60).json()) == 150
+        got = requests.get(f"{url}/dicomweb/studies/{study}", timeout=60)
         digests = {hashlib.sha256(body).digest() for _, body in parts_of(got)}
         assert digests == {hashlib.sha256(part).digest() for part in parts}
 
@@ -128,12 +128,12 @@ def test_many_parts_in_one_request(tmp_path: Path, ct: list[Sent]):
 
 
 def test_pages_documents_and_metrics(site: Site):
-    assert requests.get(f"{site.url}/livez", timeout=10).json() == {"status": "alive"}
-    document = requests.get(f"{site.url}/openapi.json", timeout=10).json()
+    assert requests.get(f"{site.url}/livez", timeout=60).json() == {"status": "alive"}
+    document = requests.get(f"{site.url}/openapi.json", timeout=60).json()
     frames = "/dicomweb/studies/{study}/series/{series}/instances/{instance}/frames/{frames}"
     assert frames in document["paths"]
     assert document["paths"]["/dicomweb/studies"].keys() == {"get", "post"}
-    assert "<title>wado" in requests.get(f"{site.url}/docs", timeout=10).text
-    assert requests.get(f"{site.url}/dicomweb/nothing", timeout=10).status_code == 404
-    metrics = requests.get(f"{site.url}/metrics", timeout=10).text
+    assert "<title>wado" in requests.get(f"{site.url}/docs", timeout=60).text
+    assert requests.get(f"{site.url}/dicomweb/nothing", timeout=60).status_code == 404
+    metrics = requests.get(f"{site.url}/metrics", timeout=60).text
     assert 'wado_http_requests_total{method="GET",route="/livez",status="200"}' in metrics

@@ -17,7 +17,7 @@ _CDA = b'<ClinicalDocument xmlns="urn:hl7-org:v3"><title>Seen</title></ClinicalD
 
 def store(running: RunningArchive, data: bytes) -> None:
     answer = requests.post(
-        f"{running.dicomweb}/studies", data=data, timeout=30,
+        f"{running.dicomweb}/studies", data=data, timeout=60,
         headers={"content-type": "application/dicom", **TENANT},
     )  # fmt: skip
     assert answer.status_code == 200, answer.text
@@ -31,7 +31,7 @@ def address(running: RunningArchive, ds: pydicom.Dataset) -> str:
 
 
 def get(url: str, accept: str = "*/*", **headers: str) -> requests.Response:
-    return requests.get(url, headers={**TENANT, "accept": accept, **headers}, timeout=20)
+    return requests.get(url, headers={**TENANT, "accept": accept, **headers}, timeout=60)
 
 
 def stored(running: RunningArchive, ds: pydicom.Dataset) -> str:
@@ -120,11 +120,11 @@ def test_links_lead_to_the_images(running: RunningArchive, sop_class_uid: str):
     evidence.StudyInstanceUID, evidence.ReferencedSeriesSequence = image.StudyInstanceUID, [series]
     ds.CurrentRequestedProcedureEvidenceSequence = [evidence]
     for each in (image, ds):
-        requests.post(f"{running.dicomweb}/studies", data=synthetic.part10(each), timeout=30,
+        requests.post(f"{running.dicomweb}/studies", data=synthetic.part10(each), timeout=60,
                       headers={"content-type": "application/dicom"}).raise_for_status()  # fmt: skip
-    page = requests.get(address(running, ds), timeout=20)
+    page = requests.get(address(running, ds), timeout=60)
     (link,) = [text.partition('"')[0] for text in page.text.split('<a href="')[1:]]
-    seen = requests.get(link.replace("&amp;", "&"), timeout=20)
+    seen = requests.get(link.replace("&amp;", "&"), timeout=60)
     assert (seen.status_code, seen.headers["content-type"]) == (200, "image/jpeg")
     assert running.http in page.headers["content-security-policy"]
 

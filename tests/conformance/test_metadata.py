@@ -1,8 +1,10 @@
 """Metadata of PS3.18 §10.4.1.1.2, by HTTP: what is in the files, in each form, at each level."""
 
 import gzip
+import json
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin
 
@@ -16,6 +18,8 @@ from same_metadata import bulk_resolved, comparable_items, same_values, words_tu
 from service import RunningArchive, wait_until
 from synthetic import ct_series, mr_series, structured_report, uid
 from tenant_site import Stored, TenantSite, parts_of
+from wado.archive.paths import journal_path
+from wado.dicom.uids import SeriesRef
 from wado.dicom.xml_model import NAMESPACE, from_xml
 from whole_corpus import Kept
 
@@ -65,6 +69,7 @@ def elements(metadata: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.ps318("metadata-complete", "bulk-data-uri", "metadata-instance", "metadata-json")
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.timeout(900)  # a few thousand requests: a busy machine takes its time
 def test_each_element_is_that_of_the_file(kept: list[Kept]):
     """Of every file, the bytes behind each BulkDataURI too."""
     fetched = 0
@@ -189,11 +194,22 @@ def test_ready_documents_say_the_same_as_the_journals(running: RunningArchive, s
     """Before and after the webworker wrote them, and after the series grew."""
     images = ct_series(4, study=uid("documents"))
     stored = site.store(images[:2])[0]
-    folder = running.root / "metadata" / site.tenant_id / stored.ds.StudyInstanceUID
+    series = SeriesRef(
+        site.tenant_id, str(stored.ds.StudyInstanceUID), str(stored.ds.SeriesInstanceUID)
+    )
+    folder = running.root / "metadata" / site.tenant_id / series.study_instance_uid
     before = [site.get(path) for path in levels(stored)]
-    document = folder / f"{stored.ds.SeriesInstanceUID}.json"
-    wait_until(lambda: folder.with_suffix(folder.suffix + ".parts").exists(), timeout_s=20,
-               reason="the study is described")  # fmt: skip
+    document = folder / f"{series.series_instance_uid}.json"
+    journal, parts = running.root / journal_path(series), Path(f"{folder}.parts")
+
+    def is_described() -> bool:
+        """Whether it is written of all of them: it may be begun as soon as the first is there."""
+        if not parts.exists():
+            return False
+        (length,) = json.loads(parts.read_bytes().partition(b"\n")[0]).values()
+        return bool(length == journal.stat().st_size)
+
+    wait_until(is_described, timeout_s=120, reason="the study is described")
     after = [site.get(path) for path in levels(stored)]
     assert [a.content for a in after] == [b.content for b in before]
     assert gzip.decompress(document.with_suffix(".json.gz").read_bytes()) == document.read_bytes()
@@ -249,7 +265,7 @@ def test_the_client_chooses_the_form(
 def test_text_is_utf_8_or_refused(site: TenantSite, study: list[Stored], charset: str, status: int):
     for path in levels(study[0]):
         for answer in (
-            requests.get(site.base + path, params={"charset": charset}, timeout=10,
+            requests.get(site.base + path, params={"charset": charset}, timeout=60,
                          headers={"x-tenant": site.tenant_id}),
             site.get(path, accept_charset=charset),
         ):  # fmt: skip

@@ -228,7 +228,7 @@ def test_a_strict_server_wants_an_accept(strict: str):
         f"{levels[1]}/instances",
         strict.partition("/studies")[0] + "/studies",
     ]
-    with closing(http.client.HTTPConnection(host, timeout=30)) as asking:
+    with closing(http.client.HTTPConnection(host, timeout=60)) as asking:
         for url in resources:
             asking.request("GET", url.partition(host)[2], headers=TENANT)
             refused = asking.getresponse()
@@ -238,7 +238,7 @@ def test_a_strict_server_wants_an_accept(strict: str):
 @pytest.mark.ps318("no-accept", "mixed-categories")
 def test_a_strict_server_does_not_take_a_mixture(strict: str):
     address = strict.partition("/dicomweb")
-    connection = http.client.HTTPConnection(address[0].removeprefix("http://"), timeout=30)
+    connection = http.client.HTTPConnection(address[0].removeprefix("http://"), timeout=60)
     for headers, status in (
         ({}, 406),
         ({"accept": "application/dicom"}, 200),

@@ -56,7 +56,7 @@ def known(running: RunningArchive, corpus: Path) -> list[dict[str, str]]:
         data = (corpus / name).read_bytes()
         headers = {**TENANT, "content-type": "application/dicom"}
         answer = requests.post(
-            f"{running.dicomweb}/studies", data=data, headers=headers, timeout=30
+            f"{running.dicomweb}/studies", data=data, headers=headers, timeout=60
         )
         assert answer.status_code == 200, answer.text
         ds = pydicom.dcmread(corpus / name, stop_before_pixels=True)
@@ -81,7 +81,7 @@ def test_answers_are_as_documented(running: RunningArchive, known: list[dict[str
             **{key: value for key, value in path.items() if key in given_parameters},
         }
         case.headers = {**(case.headers or {}), **TENANT}
-        case.call_and_validate(base_url=running.http, checks=CHECKS, timeout=30)
+        case.call_and_validate(base_url=running.http, checks=CHECKS, timeout=60)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

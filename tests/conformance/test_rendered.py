@@ -75,7 +75,7 @@ def stored(running: RunningArchive, corpus: Path) -> dict[str, Stored]:
 
 
 def get(url: str, accept: str = "*/*", **headers: str) -> requests.Response:
-    return requests.get(url, headers={**TENANT, "accept": accept, **headers}, timeout=30)
+    return requests.get(url, headers={**TENANT, "accept": accept, **headers}, timeout=60)
 
 
 def image_of(answer: requests.Response) -> Image.Image:
@@ -327,7 +327,7 @@ def test_conditional_head_and_range(stored: dict[str, Stored]):
     part = get(url, "*/*", range="bytes=10-19")
     assert part.status_code == 206
     assert part.content == whole.content[10:20]
-    head = requests.head(url, headers=TENANT, timeout=10)
+    head = requests.head(url, headers=TENANT, timeout=60)
     assert head.headers["content-length"] == str(len(whole.content))
     assert head.headers["etag"] == whole.headers["etag"]
 
@@ -345,7 +345,7 @@ def test_tenants_do_not_meet(stored: dict[str, Stored]):
     for what in ("rendered", "thumbnail"):
         url = f"{stored['ct'].instance}/{what}"
         assert get(url).status_code == 200
-        assert requests.get(url, headers={"x-tenant": "others"}, timeout=10).status_code == 404
+        assert requests.get(url, headers={"x-tenant": "others"}, timeout=60).status_code == 404
 
 
 @pytest.mark.ps318("rendered-instance")

@@ -58,7 +58,7 @@ def searched(running: RunningArchive) -> Searched:
             assert searched.store(synthetic.part10(ds)) == 200
     expected = 2 * (1 + _OTHER_STUDIES)
     wait_until(
-        lambda: len(searched.rows("instances")) == expected, timeout_s=20, reason="catalogued"
+        lambda: len(searched.rows("instances")) == expected, timeout_s=120, reason="catalogued"
     )
     return searched
 
@@ -218,7 +218,7 @@ def test_what_would_read_too_much_is_413(tmp_path: Path, monkeypatch: pytest.Mon
         few = Searched(f"{url}/dicomweb", TENANT)
         for number in range(3):
             assert few.store(synthetic.part10(_dressed(number)[0])) == 200
-        wait_until(lambda: len(few.rows("studies")) == 3, timeout_s=20, reason="catalogued")
+        wait_until(lambda: len(few.rows("studies")) == 3, timeout_s=120, reason="catalogued")
         answer = few.get("instances?InstanceNumber=77")
         assert answer.status_code == 413
         assert "name the study" in answer.json()["reason"]
@@ -297,7 +297,7 @@ def test_included_fields_of_other_kinds(searched: Searched):
 def test_bulk_data_of_all_fields_can_be_had(searched: Searched):
     row = searched.rows("instances?SOPInstanceUID=2.25.710.1.1&includefield=all")[0]
     uri = row["7FE00010"]["BulkDataURI"]
-    assert requests.get(uri, headers=searched.headers, timeout=10).status_code == 200
+    assert requests.get(uri, headers=searched.headers, timeout=60).status_code == 200
 
 
 @pytest.mark.ps318(
@@ -422,12 +422,12 @@ def test_xml_says_what_json_says(searched: Searched, resource: str):
 def test_large_answers_are_packed(searched: Searched):
     url = f"{searched.base}/instances?includefield=all"
     headers = {**searched.headers, "accept-encoding": "gzip"}
-    packed = requests.get(url, headers=headers, timeout=10, stream=True)
+    packed = requests.get(url, headers=headers, timeout=60, stream=True)
     assert packed.headers["content-encoding"] == "gzip"
     assert "accept-encoding" in packed.headers["vary"]
     data = packed.raw.read()
     headers["accept-encoding"] = "identity"
-    plain = requests.get(url, headers=headers, timeout=10)
+    plain = requests.get(url, headers=headers, timeout=60)
     assert "content-encoding" not in plain.headers
     assert gzip.decompress(data) == plain.content
     assert len(data) * 4 < len(plain.content)

@@ -32,7 +32,7 @@ def charsets(running: RunningArchive, corpus: Path) -> list[tuple[Searched, Data
             sent.append((searched, ds))
     assert len(sent) > _CHARSETS - 3
     for searched, _ in sent:
-        wait_until(partial(_has_studies, searched), timeout_s=20, reason="catalogued")
+        wait_until(partial(_has_studies, searched), timeout_s=120, reason="catalogued")
     return sent
 
 

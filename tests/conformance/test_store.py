@@ -162,7 +162,7 @@ def test_what_clients_write_differently(
 
 def test_a_client_that_waits_for_100_continue(running: RunningArchive):
     data = part10(ct(study="continue"))
-    connection = http.client.HTTPConnection("127.0.0.1", running.http_port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", running.http_port, timeout=60)
     connection.putrequest("POST", "/dicomweb/studies")
     for name, value in (("content-type", "application/dicom"), ("expect", "100-continue"),
                         ("content-length", str(len(data))), ("x-tenant", "stow")):  # fmt: skip
@@ -373,7 +373,7 @@ _FRAGMENTS = st.sampled_from(
 @pytest.mark.ps318("never-5xx", "store-400")
 @settings(
     max_examples=60, deadline=None, database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 @given(st.lists(_FRAGMENTS, max_size=12).map(b"".join), st.sampled_from(
     [stow.content_type(), stow.content_type("application/dicom"), stow.content_type(stow.DICOM_XML)]

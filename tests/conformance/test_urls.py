@@ -23,7 +23,7 @@ def ds(running: RunningArchive) -> Any:
 
 def store(root: str, data: bytes, **headers: str) -> requests.Response:
     answer = requests.post(
-        f"{root}/studies", data=data, timeout=30,
+        f"{root}/studies", data=data, timeout=60,
         headers={"content-type": "application/dicom", **headers},
     )  # fmt: skip
     assert answer.status_code == 200, answer.text
@@ -32,7 +32,7 @@ def store(root: str, data: bytes, **headers: str) -> requests.Response:
 
 def get(url: str, **headers: str) -> requests.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return requests.get(url, headers={**TENANT, **named}, timeout=10)
+    return requests.get(url, headers={**TENANT, **named}, timeout=60)
 
 
 @pytest.mark.ps318("client-urls")
@@ -84,15 +84,15 @@ def test_the_configured_address_counts_before_all(configured: str):
     assert answer.json()["00081190"]["Value"] == [root]
     for prefix in ("", "/pacs"):
         rows = requests.get(
-            f"{configured}{prefix}/dicomweb/studies", timeout=10,
+            f"{configured}{prefix}/dicomweb/studies", timeout=60,
             headers={"x-forwarded-host": "elsewhere", "host": "another"},
         )  # fmt: skip
         assert rows.json()[0]["00081190"]["Value"] == [root]
     for path in ("/pacs/livez", "/pacs/docs", "/livez"):
-        assert requests.get(configured + path, timeout=10).status_code == 200
-    bare = requests.get(f"{configured}/pacs", allow_redirects=False, timeout=10)
+        assert requests.get(configured + path, timeout=60).status_code == 200
+    bare = requests.get(f"{configured}/pacs", allow_redirects=False, timeout=60)
     assert (bare.status_code, bare.headers["location"]) == (308, "/pacs/")
-    other = requests.get(f"{configured}/pacsx/dicomweb/studies", timeout=10)
+    other = requests.get(f"{configured}/pacsx/dicomweb/studies", timeout=60)
     assert other.headers["content-type"].startswith("text/")  # a page of the viewer, if it is built
 
 
@@ -106,10 +106,10 @@ def test_only_configured_origins_may_read(configured: str):
     ):  # fmt: skip
         headers = {"origin": origin} if origin else {}
         for answer in (
-            requests.get(url, headers=headers, timeout=10),
-            requests.get(f"{configured}/dicomweb/nothing", headers=headers, timeout=10),
+            requests.get(url, headers=headers, timeout=60),
+            requests.get(f"{configured}/dicomweb/nothing", headers=headers, timeout=60),
             requests.options(
-                url, headers={**headers, "access-control-request-method": "GET"}, timeout=10
+                url, headers={**headers, "access-control-request-method": "GET"}, timeout=60
             ),
         ):
             assert answer.headers.get("access-control-allow-origin") == allowed
@@ -124,16 +124,16 @@ def test_a_prefix_that_the_proxy_leaves_on_is_accepted(tmp_path: Path):
         answer = store(root, synthetic.part10(made)).json()
         retrieve = answer["00081199"]["Value"][0]["00081190"]["Value"][0]
         assert retrieve.startswith(f"{root}/studies/")
-        again = [requests.get(retrieve, timeout=10) for _ in range(2)]
+        again = [requests.get(retrieve, timeout=60) for _ in range(2)]
         assert [a.status_code for a in again] == [200, 200]
-        assert requests.get(retrieve.replace("/images/pacs", ""), timeout=10).ok
+        assert requests.get(retrieve.replace("/images/pacs", ""), timeout=60).ok
         wado = {
             "requestType": "WADO", "studyUID": made.StudyInstanceUID,
             "seriesUID": made.SeriesInstanceUID, "objectUID": made.SOPInstanceUID,
         }  # fmt: skip
-        assert requests.get(f"{url}/images/pacs/wado", params=wado, timeout=30).ok
+        assert requests.get(f"{url}/images/pacs/wado", params=wado, timeout=60).ok
 
 
 def test_an_absurd_address_is_414(running: RunningArchive):
-    answer = requests.get(f"{running.dicomweb}/studies?x={'a' * 70_000}", timeout=10)
+    answer = requests.get(f"{running.dicomweb}/studies?x={'a' * 70_000}", timeout=60)
     assert answer.status_code == 414

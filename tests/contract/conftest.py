@@ -8,7 +8,7 @@ import pytest
 
 import backing_postgresql
 from backing_postgresql import Database
-from contract.indexes import Open, emptied
+from contract.indexes import PATIENCE_S, Open, emptied
 from contract.message_logs import Open as OpenLog
 from wado.adapters.index.postgresql import PostgresqlIndex
 from wado.adapters.index.sqlite import SqliteIndex
@@ -51,7 +51,7 @@ def open_index(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]
         url = request.getfixturevalue("database").url
 
         def make() -> Index:
-            return PostgresqlIndex(url)
+            return PostgresqlIndex(url, timeout_s=PATIENCE_S)
 
     def open_it() -> Index:
         opened.append(make())
@@ -86,7 +86,23 @@ def open_sqlite_log(tmp_path: Path) -> Iterator[OpenLog]:
 
 
 @pytest.fixture
-def open_kafka_log(run_folder: Path) -> Iterator[OpenLog]:
+def patient_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait longer for brokers that answer late: this machine may be busy."""
+    from wado.adapters.message_log import (  # noqa: PLC0415 - their library is heavy
+        kafka_admin,
+        kafka_brokers,
+        kafka_cluster,
+        kafka_publisher,
+        kafka_reader,
+    )
+
+    for module in (kafka_admin, kafka_brokers, kafka_cluster, kafka_publisher, kafka_reader):
+        monkeypatch.setattr(module, "_ANSWER_S", 60.0)
+    monkeypatch.setattr(kafka_publisher, "_FIRST_ANSWER_S", 60.0)
+
+
+@pytest.fixture
+def open_kafka_log(run_folder: Path, patient_kafka: None) -> Iterator[OpenLog]:
     """Open a new message log on the Kafka broker of this run; later calls open the same."""
     import backing_kafka  # noqa: PLC0415 - its library is heavy
     from wado.adapters.message_log.kafka import KafkaMessageLog  # noqa: PLC0415
@@ -95,7 +111,8 @@ def open_kafka_log(run_folder: Path) -> Iterator[OpenLog]:
     opened: list[MessageLog] = []
 
     def open_it(*, partitions: int = 1) -> MessageLog:
-        log = KafkaMessageLog(backing_kafka.prepared(url, partitions=partitions))
+        cluster = backing_kafka.prepared(url, partitions=partitions, publish_timeout_s=60)
+        log = KafkaMessageLog(cluster)
         opened.append(log)
         return log
 

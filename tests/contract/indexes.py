@@ -11,6 +11,8 @@ from wado.ports import Index, Level, Match, Query, Row
 from wado.records import DicomStateMeta
 
 Open = Callable[[], Index]
+PATIENCE_S = 60.0
+"""For a PostgreSQL on a machine that is busy."""
 
 
 def state(study: str = "1.2", series: str = "1", **attributes: Any) -> DicomStateMeta:

@@ -21,12 +21,12 @@ def cache(request: pytest.FixtureRequest, run_folder: Path) -> Iterator[Cache]:
         return
     # As elsewhere but for the time it is given: this machine may be busy.
     url, prefix = shared_redis(run_folder), uuid.uuid4().hex
-    with closing(RedisCache(url, prefix=prefix, timeout_s=5)) as opened:
+    with closing(RedisCache(url, prefix=prefix, timeout_s=60)) as opened:
         yield opened
 
 
 def comes_true(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not condition():
         if time.monotonic() > deadline:
             return False

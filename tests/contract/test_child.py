@@ -2,16 +2,33 @@
 
 import os
 import threading
+from multiprocessing.synchronize import Event
 
 import pytest
 
 from contract import child
 
 
-def _waits_for_a_lock_that_is_never_let_go() -> None:
+def _waits_for_a_lock_that_is_never_let_go(hangs: Event) -> None:
     lock = threading.Lock()
     lock.acquire()
+    hangs.set()
     lock.acquire()
+
+
+@pytest.fixture
+def hangs(monkeypatch: pytest.MonkeyPatch) -> Event:
+    """Set by a child when it hangs, and waited for before the child is asked where it is."""
+    event = child._FORK.Event()
+    stacks = child._Child.stacks
+
+    def once_it_hangs(asked: child._Child) -> str:
+        assert event.wait(60)
+        event.clear()
+        return stacks(asked)
+
+    monkeypatch.setattr(child._Child, "stacks", once_it_hangs)
+    return event
 
 
 def _refuses() -> None:
@@ -25,12 +42,12 @@ def test_an_exception_is_told() -> None:
         child.crash(lambda _reached: _refuses())
 
 
-def test_where_it_hangs_is_told() -> None:
+def test_where_it_hangs_is_told(hangs: Event) -> None:
     with pytest.raises(AssertionError, match="_waits_for_a_lock_that_is_never_let_go"):
-        child.complete(_waits_for_a_lock_that_is_never_let_go, timeout_s=0.5)
+        child.complete(lambda: _waits_for_a_lock_that_is_never_let_go(hangs), timeout_s=0.1)
     with (
         pytest.raises(AssertionError, match="_waits_for_a_lock_that_is_never_let_go"),
-        child.running(lambda _reached: _waits_for_a_lock_that_is_never_let_go(), timeout_s=0.5),
+        child.running(lambda _: _waits_for_a_lock_that_is_never_let_go(hangs), timeout_s=0.1),
     ):
         pass
 

@@ -19,9 +19,10 @@ from alembic import command
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql as dialect
 
+import backing_postgresql
 from backing_postgresql import Database
 from contract.index_data import KEYS, archive, one, said
-from contract.indexes import emptied, search, state, uids
+from contract.indexes import PATIENCE_S, emptied, search, state, uids
 from wado.adapters.index import finders, migrations, postgresql_writes, statements
 from wado.adapters.index.matching import asked
 from wado.adapters.index.postgresql import PostgresqlIndex
@@ -38,7 +39,7 @@ CITUS = Path(__file__).resolve().parents[2] / "deploy" / "postgresql" / "citus.s
 
 @pytest.fixture
 def index(database: Database) -> Iterator[PostgresqlIndex]:
-    opened = PostgresqlIndex(database.url)
+    opened = PostgresqlIndex(database.url, timeout_s=PATIENCE_S)
     yield opened
     opened.close()
 
@@ -145,9 +146,9 @@ class TestManyWriters:
         together = threading.Barrier(writers)
 
         def put(writer: int) -> None:
-            mine = PostgresqlIndex(database.url)
+            mine = PostgresqlIndex(database.url, timeout_s=PATIENCE_S)
             for n in range(rounds):
-                together.wait(30)  # each round makes a study that none of them knows
+                together.wait(120)  # each round makes a study that none of them knows
                 mine.put([state(f"1.{n}", f"{writer}", modality=f"M{writer}")])
                 mine.put([state("9", f"{writer}.{n}", study_id=str(writer))], flush=False)
             mine.flush()
@@ -155,7 +156,7 @@ class TestManyWriters:
 
         with ThreadPoolExecutor(writers) as pool:
             list(pool.map(put, range(writers)))
-        index = PostgresqlIndex(database.url)
+        index = PostgresqlIndex(database.url, timeout_s=PATIENCE_S)
         rows = {row["study_instance_uid"]: row for row in search(index, limit=99)}
         assert len(rows) == rounds + 1
         assert rows.pop("9")["number_of_study_related_series"] == writers * rounds
@@ -174,7 +175,7 @@ class TestManyWriters:
                   for n in range(40)]  # fmt: skip
 
         def put(writer: int) -> None:
-            mine = PostgresqlIndex(database.url)
+            mine = PostgresqlIndex(database.url, timeout_s=PATIENCE_S)
             for n in range(8):
                 turned = states[writer * n :] + states[: writer * n]
                 mine.put(turned[:: -1 if writer % 2 else 1])
@@ -184,7 +185,7 @@ class TestManyWriters:
 
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(put, range(3)))
-        index = PostgresqlIndex(database.url)
+        index = PostgresqlIndex(database.url, timeout_s=PATIENCE_S)
         index.put(states)
         assert len(search(index, limit=99)) == 40
         with psycopg.connect(database.superuser_url) as connection:
@@ -195,6 +196,16 @@ class TestManyWriters:
 
 
 class TestGrowth:
+    @pytest.fixture
+    def database(self, server: backing_postgresql.Server) -> Iterator[Database]:
+        """One of its own, in which no other test left rows, and which nobody tidies meanwhile."""
+        made = server.database()
+        with psycopg.connect(made.superuser_url) as connection:
+            for table in TENANT_TABLES:
+                connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+        yield made
+        server.drop(made)
+
     def test_the_same_again_writes_nothing(self, database: Database) -> None:
         states = archive(30)
         before = _written(database, lambda index: index.put(states))
@@ -234,14 +245,14 @@ def _written(
     database: Database, work: Callable[[PostgresqlIndex], object]
 ) -> dict[str, tuple[int, ...]]:
     """Do some work; rows inserted, updated, updated in place, deleted until then, by table."""
-    index = PostgresqlIndex(database.url)
+    index = PostgresqlIndex(database.url, timeout_s=PATIENCE_S)
     work(index)
     index.close()
     with psycopg.connect(database.superuser_url, autocommit=True) as connection:
         # A session tells what it wrote at its end, if not before.
         others = """SELECT count(*) FROM pg_stat_activity
             WHERE datname = current_database() AND application_name = 'wado'"""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while connection.execute(others).fetchone() != (0,):
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -312,7 +323,7 @@ class TestCopy:
     ) -> None:
         name = database.url.rpartition("/")[2]
         superuser.execute(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC")
-        mine = PostgresqlIndex(database.url)
+        mine = PostgresqlIndex(database.url, timeout_s=PATIENCE_S)
         mine.put(_difficult())
         mine.close()
         superuser.execute(f"GRANT TEMPORARY ON DATABASE {name} TO PUBLIC")
@@ -320,7 +331,7 @@ class TestCopy:
 
     @pytest.mark.parametrize("role", ["url", "owner_url"])
     def test_loading(self, database: Database, as_json: dict[str, object], role: str) -> None:
-        loader = PostgresqlIndex(getattr(database, role))
+        loader = PostgresqlIndex(getattr(database, role), timeout_s=PATIENCE_S)
         before = _indexes(database)
         with loader.loading() as put:
             put(_difficult()[:100])
@@ -334,7 +345,7 @@ class TestCopy:
         self, database: Database, index: PostgresqlIndex, as_json: dict[str, object], role: str
     ) -> None:
         index.put(_difficult()[:150])
-        loader = PostgresqlIndex(getattr(database, role))
+        loader = PostgresqlIndex(getattr(database, role), timeout_s=PATIENCE_S)
         with loader.loading() as put:
             put(_difficult())
         loader.close()
@@ -386,7 +397,7 @@ Act = Callable[[PostgresqlIndex], object]
     ids=["put", "search", "awaiting_description"],
 )
 def test_tables_that_are_missing_are_named(no_tables: Database, act: Act) -> None:
-    index = PostgresqlIndex(no_tables.url)
+    index = PostgresqlIndex(no_tables.url, timeout_s=PATIENCE_S)
     with pytest.raises(Unavailable, match="wado init"):
         act(index)
     index.close()
@@ -401,7 +412,7 @@ class TestBeforeStatistics:
     ) -> None:
         for table in TENANT_TABLES:
             superuser.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
-        index = PostgresqlIndex(database.url)
+        index = PostgresqlIndex(database.url, timeout_s=20)
         states = archive(800)
         if is_of_others:
             index.put([replace(s, tenant_id=f"of {n % 3} others") for n, s in enumerate(states)])
@@ -417,17 +428,17 @@ class TestMigration:
     def test_services_refuse_older_tables_and_bear_newer_ones(
         self, no_tables: Database, request: pytest.FixtureRequest
     ) -> None:
-        said_first = prepare(no_tables.url, no_tables.owner_url, timeout_s=10)
+        said_first = prepare(no_tables.url, no_tables.owner_url, timeout_s=PATIENCE_S)
         assert migrations.HEAD in said_first[0]
-        assert prepare(no_tables.url, no_tables.owner_url, timeout_s=10) != said_first
+        assert prepare(no_tables.url, no_tables.owner_url, timeout_s=PATIENCE_S) != said_first
         for revision, is_borne in (("0002", False), ("9999", True)):
             with psycopg.connect(no_tables.superuser_url) as connection:
                 connection.execute("UPDATE alembic_version SET version_num = %s", [revision])
-            index = PostgresqlIndex(no_tables.url)
+            index = PostgresqlIndex(no_tables.url, timeout_s=PATIENCE_S)
             request.addfinalizer(index.close)
             if is_borne:
                 index.put([state()])
-                told = prepare(no_tables.url, no_tables.owner_url, timeout_s=10)
+                told = prepare(no_tables.url, no_tables.owner_url, timeout_s=PATIENCE_S)
                 assert "newer" in told[0]
             else:
                 with pytest.raises(Unavailable, match="wado init"):
@@ -454,10 +465,10 @@ class TestMigration:
             ]
             for process in running:
                 stack.callback(process.kill)  # before it is waited for
-            told = [process.communicate(timeout=120)[0] for process in running]
+            told = [process.communicate(timeout=200)[0] for process in running]
         assert [process.returncode for process in running] == [0, 0, 0], told
         assert sum(f"from revision none to {migrations.HEAD}" in text for text in told) == 1, told
-        index = PostgresqlIndex(no_tables.url)
+        index = PostgresqlIndex(no_tables.url, timeout_s=PATIENCE_S)
         index.put([state()])
         assert len(search(index)) == 1
         index.close()
@@ -471,8 +482,8 @@ class TestMigration:
                 modality, number_of_series_related_instances, version, awaits_description)
                 VALUES ('t', '1.2', '1.2.1', 'CT', 1, 7, true)""")
         for _ in range(2):
-            prepare(no_tables.url, no_tables.owner_url, timeout_s=10)
-            index = PostgresqlIndex(no_tables.url)
+            prepare(no_tables.url, no_tables.owner_url, timeout_s=PATIENCE_S)
+            index = PostgresqlIndex(no_tables.url, timeout_s=PATIENCE_S)
             key = one("modalities_in_study", "single", "CT")
             assert uids(search(index, key)) == ["1.2"]
             assert [version for _, version in index.awaiting_description(9)] == [7]
@@ -481,7 +492,7 @@ class TestMigration:
 
 
 def _alembic(database: Database, run: Callable[..., object], revision: str) -> None:
-    owner = Sessions(database.owner_url, timeout_s=10, connections=1, is_bounded=False)
+    owner = Sessions(database.owner_url, timeout_s=PATIENCE_S, connections=1, is_bounded=False)
     with owner.begun("BEGIN") as connection:
         run(migrations.configuration(connection), revision)
         driver(connection).execute("COMMIT")

@@ -9,7 +9,7 @@ import pytest
 
 from contract.conftest import ADAPTERS
 from contract.index_data import KEYS, archive, one, said
-from contract.indexes import search, state, uids
+from contract.indexes import PATIENCE_S, search, state, uids
 from wado.adapters.index import finders, late_pages, positions, text_search
 from wado.adapters.index.finders import Finder
 from wado.adapters.index.matching import asked
@@ -32,7 +32,7 @@ def full(
         server = request.getfixturevalue("server")
         database = server.database()
         request.addfinalizer(lambda: server.drop(database))  # noqa: PT021 - only here
-        index = PostgresqlIndex(database.url)
+        index = PostgresqlIndex(database.url, timeout_s=PATIENCE_S)
     index.put(archive())
     yield index
     index.close()

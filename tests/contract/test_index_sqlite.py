@@ -3,6 +3,7 @@
 import itertools
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,7 +91,7 @@ class TestFile:
         index.put([state(f"1.{n}", study_description=f"Region {n}") for n in range(9)])
         index.put([state("1.2", number_of_series_related_instances=0)])
         index.close()
-        with sqlite3.connect(tmp_path / "index" / "index.sqlite") as file:
+        with closing(sqlite3.connect(tmp_path / "index" / "index.sqlite")) as file:
             file.execute("VACUUM")
         found = search(open_index(), one("study_description", "wildcard", "*gion 7*"))
         assert uids(found) == ["1.7"]

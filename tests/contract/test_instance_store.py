@@ -35,7 +35,7 @@ from wado.ports import InstanceStore, StoreOutcome
 def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Kept:
     if request.param == "s3":
         endpoint = s3_endpoint(request.getfixturevalue("run_folder"))
-        return on_s3(s3_place(endpoint, f"contract/{uuid4().hex}"), tmp_path / "root")
+        return on_s3(s3_place(endpoint, f"contract/{uuid4().hex}", timeout_s=60), tmp_path / "root")
     return on_disk(tmp_path / "root", durable=request.param == "filesystem")
 
 
@@ -205,9 +205,11 @@ class TestMoves:
         put(store, 1, part10(b"abc"))
 
         def mover() -> None:
-            for number in range(200):
-                store.move({path: f"deleted/{path}.{number}"})
-            moved.set()
+            try:
+                for number in range(200):
+                    store.move({path: f"deleted/{path}.{number}"})
+            finally:
+                moved.set()
 
         thread = threading.Thread(target=mover)
         thread.start()
@@ -318,10 +320,12 @@ class TestJournals:
 
         thread = threading.Thread(target=compact)
         thread.start()
-        for number in range(1, 200):
-            store.append({path: b"%d\n" % number})
-        stop.set()
-        thread.join()
+        try:
+            for number in range(1, 200):
+                store.append({path: b"%d\n" % number})
+        finally:
+            stop.set()
+            thread.join()
         assert read(store, path).split() == [b"%d" % n for n in range(200)]
 
     def test_many_journals_at_once(self, store: InstanceStore) -> None:

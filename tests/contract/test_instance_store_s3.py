@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -46,7 +47,7 @@ class Counting(Bucket):
 
 @pytest.fixture
 def place(run_folder: Path) -> Place:
-    return s3_place(s3_endpoint(run_folder), f"s3/{uuid4().hex}")
+    return s3_place(s3_endpoint(run_folder), f"s3/{uuid4().hex}", timeout_s=60)
 
 
 @pytest.fixture
@@ -272,7 +273,7 @@ import sys
 from contract.stores import s3_place, on_s3
 from pathlib import Path
 endpoint, prefix, root, letter = sys.argv[1:]
-store = on_s3(s3_place(endpoint, prefix), Path(root)).store
+store = on_s3(s3_place(endpoint, prefix, timeout_s=60), Path(root)).store
 for number in range(25):
     store.append({"metadata/t/1/1.journal": f"{letter}{number}\\n".encode() * 100})
 """
@@ -281,14 +282,17 @@ for number in range(25):
 def test_processes_write_in_turn(place: Place, tmp_path: Path) -> None:
     tests = Path(__file__).resolve().parents[1]
     environment = {"PYTHONPATH": f"{tests}:{tests.parent / 'scripts'}", "PATH": ""}
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, place.endpoint, place.prefix, tmp_path / letter, letter],
-            env=environment,
-        )
-        for letter in "abc"
-    ]
-    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    command = [sys.executable, "-c", WRITER, place.endpoint, place.prefix]
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(
+                subprocess.Popen([*command, tmp_path / letter, letter], env=environment)
+            )
+            for letter in "abc"
+        ]
+        for writer in writers:
+            stack.callback(writer.kill)  # before it is waited for
+        assert [writer.wait(200) for writer in writers] == [0, 0, 0]
     lines = read(another(place, tmp_path), JOURNAL).decode().split()
     for letter in "abc":
         ours = [int(line[1:]) for line in lines if line[0] == letter]

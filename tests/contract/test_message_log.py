@@ -1,7 +1,8 @@
 """The contract of `MessageLog`; every adapter runs it."""
 
+import os
 import threading
-import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Event
 
 import pytest
@@ -75,7 +76,7 @@ class TestPublish:
                 for n in range(20):
                     log.publish(messages(2 * n, 2 * n + 1, key=key))
 
-            name = time.monotonic_ns()
+            name = os.getpid()
             threads = [threading.Thread(target=one_key, args=(f"{name}-{t}",)) for t in range(3)]
             for thread in threads:
                 thread.start()
@@ -138,7 +139,13 @@ class TestRead:
         log.publish(messages(*range(10)))
         assert [len(b.messages) for b in take(log, 10, max_messages=4)] == [4, 4, 2]
 
-    def test_a_batch_is_of_one_partition_and_without_gaps(self, open_log: Open) -> None:
+    def test_a_batch_is_of_one_partition_and_without_gaps(
+        self, open_log: Open, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if "kafka" in request.node.name:  # however late the broker sends the last of them
+            from wado.adapters.message_log import kafka_reader  # noqa: PLC0415 - heavy
+
+            monkeypatch.setattr(kafka_reader, "_SETTLE_S", 60.0)
         log = open_log(partitions=4)
         log.publish(m for n in range(60) for m in messages(n, key=f"k{n % 15}"))
         batches = take(log, 60, max_messages=7)
@@ -248,10 +255,17 @@ class TestOneReaderPerPartition:
 
     def test_readers_share_the_partitions(self, open_log: Open) -> None:
         log = open_log(partitions=2)
-        log.publish(m for n in range(20) for m in messages(n, key=str(n)))
-        one, two = (open_log().read(Topic.STORAGE, GROUP, Event()) for _ in range(2))
-        held = {next(reading).messages[0].partition for reading in (one, two)}
-        assert held == {0, 1}
+        log.publish(m for n in range(1000) for m in messages(n, key=str(n)))
+        one, two = (open_log().read(Topic.STORAGE, GROUP, Event(), max_messages=1) for _ in "12")
+        of_one = next(one)
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(next, two)
+            # The one that is given away may be the one in hand: it is done, and the next begun.
+            while wait([coming], timeout=1).not_done:
+                of_one.commit()
+                of_one = next(one)
+            of_two = coming.result()
+        assert {batch.messages[0].partition for batch in (of_one, of_two)} == {0, 1}
         for reading in (one, two):
             reading.close()  # type: ignore[attr-defined]  # it is a generator
 
@@ -344,7 +358,7 @@ class TestTrim:
     def test_keeps_what_is_young(self, log: MessageLog) -> None:
         log.publish(messages(1, 2))
         take(log, 2)
-        assert log.trim(Topic.STORAGE, [GROUP], keep_s=60) == 0
+        assert log.trim(Topic.STORAGE, [GROUP], keep_s=3600) == 0
 
     def test_keeps_all_until_each_group_has_begun(self, log: MessageLog) -> None:
         log.publish(messages(1, 2))

@@ -9,7 +9,8 @@ import pytest
 
 import synthetic
 from hostile import END, HEAD, dimse, files, stow, unharmed
-from memory import wait_described
+from memory import wait_settled
+from read_log import wait_read
 from service import RunningArchive
 
 
@@ -33,8 +34,9 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningArchiv
         good = synthetic.ct(study="warm", series="warm", patient_id="warm")
         assert stow(archive, HEAD + synthetic.part10(good) + END)[0] == 200
         assert dimse(archive, synthetic.data_set(good), good.SOPInstanceUID).status == 0
-        wait_described(archive)
+        wait_settled(archive)
         yield archive
+        wait_read(archive)
         check = archive.wado("check", "--deep", "--root", str(archive.root))
         assert check.returncode == 0, check.stdout + check.stderr
 

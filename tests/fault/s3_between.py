@@ -14,12 +14,14 @@ class Between(ThreadingHTTPServer):
     """Passes requests on to S3; `fate` decides of each by its method and path."""
 
     daemon_threads = True
+    request_queue_size = 128  # by itself 5: more at once would wait a second, or fail
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.s3 = endpoint.removeprefix("http://")
         self.fate: Callable[[str, str], Fate] = lambda _method, _path: "passed on"
         self.lost: list[str] = []
+        self._deciding = threading.Lock()
 
     @property
     def endpoint(self) -> str:
@@ -29,9 +31,10 @@ class Between(ThreadingHTTPServer):
         """The next answer to a request whose path holds a word does not arrive."""
 
         def decide(asked: str, path: str) -> Fate:
-            if asked == method and word in path and not self.lost:
-                self.lost.append(path)
-                return fate
+            with self._deciding:  # requests come in threads
+                if asked == method and word in path and not self.lost:
+                    self.lost.append(path)
+                    return fate
             return "passed on"
 
         self.lost.clear()
@@ -51,7 +54,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("content-length", "0")
             self.end_headers()
             return
-        with closing(http.client.HTTPConnection(self.server.s3, timeout=30)) as s3:
+        with closing(http.client.HTTPConnection(self.server.s3, timeout=60)) as s3:
             s3.request(self.command, self.path, body, dict(self.headers.items()))
             answer = s3.getresponse()
             data = answer.read()

@@ -271,6 +271,7 @@ def test_one_journal_stops_no_other_series(
         file.mend()
         archive.log.replay(letters(archive))
         wait_for(archive, *first)
+        wait_for_letters(archive, 0)
         assert Webworker(archive, quiet).look(STOP) == 1
     view = Journals(archive.store).view(series_of(first[0]))
     assert view is not None
@@ -350,13 +351,15 @@ def test_commitments_go_past_a_journal_and_a_request_that_can_not_be_read(
     thread = Thread(target=webworker.work_on_commitments, args=(archive, stop))
     with bad(paths[0]), bad(paths[1]):
         thread.start()
-        wait_until(
-            lambda: archive.log.lag(Topic.COMMITMENT, "wado-commitment") == 0,
-            timeout_s=WITHIN_S,
-            reason="they are worked on",
-        )
-        stop.set()
-        thread.join()
+        try:
+            wait_until(
+                lambda: archive.log.lag(Topic.COMMITMENT, "wado-commitment") == 0,
+                timeout_s=WITHIN_S,
+                reason="they are worked on",
+            )
+        finally:
+            stop.set()
+            thread.join()
     whole, both = (
         find_transaction(archive, "clinic", uid, keep_s=1e6).result for uid in ("1.1", "1.2")
     )
@@ -424,7 +427,7 @@ def test_one_object_of_s3_stops_no_other(
     run_folder: Path, tmp_path: Path, archive: Archive, settings: Settings
 ) -> None:
     with between(s3_endpoint(run_folder)) as network:
-        place = s3_place(network.endpoint, f"fault/{uuid4().hex}", timeout_s=4.0)
+        place = s3_place(network.endpoint, f"fault/{uuid4().hex}", timeout_s=30.0)
         archive = replace(archive, store=on_s3(place, tmp_path / "root").store)
         broken, other = image("broken"), image("other")
         store(archive, broken, other)

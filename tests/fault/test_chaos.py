@@ -19,7 +19,7 @@ from running_cluster import RunningCluster
 DURATION_S = float(os.environ.get("WADO_TEST_CHAOS_S", "60"))
 
 
-@pytest.mark.timeout(DURATION_S * 3 + 600)
+@pytest.mark.timeout(DURATION_S * 3 + 1800)
 def test_nothing_is_lost_and_nothing_doubled(tmp_path: Path) -> None:
     seed = int(os.environ.get("WADO_TEST_SEED", str(random.randrange(1 << 30))))
     print(f"WADO_TEST_SEED={seed} WADO_TEST_CHAOS_S={DURATION_S:.0f}")  # noqa: T201 - to repeat it

@@ -9,7 +9,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 import synthetic
-from service import RunningArchive, wait_until
+from read_log import wait_read
+from service import START_TIMEOUT_S, RunningArchive, files_below, wait_until
 from wado.services.association import Peer
 from wado.services.storescu import SendSummary, send
 
@@ -44,23 +45,28 @@ def test_full_disk_refuses_loses_nothing_and_recovers(small_disk: Path, tmp_path
         assert 10 <= len(stored) < 60, reasons(first)
         # A7xx: out of resources, a modality tries again; nothing else.
         assert all("A700" in reason for reason in reasons(first)), reasons(first)
-        assert not list((small_disk / "data" / "default").rglob("*.part"))
-        kept = {p.stem for p in (small_disk / "data" / "default").rglob("*.dcm")}
+        originals = small_disk / "data" / "default"
+        wait_until(
+            lambda: not files_below(originals, "*.part"), timeout_s=60, reason="nothing is left"
+        )
+        kept = {p.stem for p in files_below(originals, "*.dcm")}
         assert kept >= set(stored)
 
         ballast.unlink()
         small = write(tmp_path / "small", synthetic.ct_series(20, series="small"))
         wait_until(
             lambda: not send([tmp_path / "small"], peer, associations=1).failures,
-            timeout_s=30,
+            timeout_s=120,
             reason="stores again once there is space",
         )
+        wait_read(archive)  # who met the full disk may wait for some seconds
         # A file whose announcement found no space stays; it was refused, and is found here.
         archive.wado("check", "--root", str(archive.root), "--repair")
+        wait_read(archive)
         check = archive.wado("check", "--root", str(archive.root))
         assert check.returncode == 0, check.stdout + check.stderr + archive.log[-3000:]
         expected = {**stored, **small}
-        for path in (small_disk / "data" / "default").rglob("*.dcm"):
+        for path in files_below(originals, "*.dcm"):
             source = expected.get(path.stem) or files[path.stem]
             assert path.read_bytes()[-1000:] == source.read_bytes()[-1000:]
 
@@ -76,7 +82,7 @@ def test_read_only_root_is_said_at_start(tmp_path: Path) -> None:
     try:
         archive.start(ready=None)
         assert archive.process is not None
-        assert archive.process.wait(20) == 1
+        assert archive.process.wait(START_TIMEOUT_S) == 1
         assert "Read-only file system" in archive.log
         assert "Traceback" not in archive.log
     finally:

@@ -1,15 +1,15 @@
 """Two consumers on Kafka and PostgreSQL; one is frozen amid a batch that the other takes over."""
 
 import multiprocessing
-import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock, get_ident
 from typing import Any, cast
 
 import orjson
@@ -18,8 +18,9 @@ import pytest
 import backing_kafka
 import backing_postgresql
 import synthetic
+from freezing import is_frozen, thaw
 from service import wait_until
-from steps import GROUP, load_all, series_of, store
+from steps import GROUP, series_of, store
 from wado.archive.catalogue import catalogue_batch
 from wado.archive.check import check
 from wado.archive.delete import is_done, request_deletion
@@ -28,10 +29,10 @@ from wado.archive.paths import journal_path
 from wado.bootstrap import open_archive
 from wado.dicom.uids import SeriesRef, StudyRef
 from wado.errors import Unavailable
-from wado.ports import Archive, Message
+from wado.ports import Archive, InstanceStore, Message
 from wado.records import Topic
 from wado.services import webworker
-from wado.services.consumer import catalogue_storage
+from wado.services.consumer import LOADED, catalogue_storage, load_batch
 from wado.services.webworker import Webworker
 from wado.settings import Settings, load_settings
 
@@ -63,14 +64,16 @@ def settings(run_folder: Path, tmp_path: Path) -> Iterator[Settings]:
 class Freezing:
     """A port at which this process stops itself once, before a method.
 
-    Records are published while the journals are written: it stops when those are.
+    Records are published while the journals are written: it stops when those are, for the others
+    can't write to a journal while one is amid it.
     """
 
-    def __init__(self, archive: Archive, port: str, method: str) -> None:
+    def __init__(self, archive: Archive, port: str, method: str, appending: Lock) -> None:
         self._port = getattr(archive, port)
         self._store = archive.store
         self._method = method
-        self._stopped = False
+        self._appending = appending
+        self.stopped = False
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._port, name)
@@ -78,8 +81,8 @@ class Freezing:
             return value
 
         def freeze(*args: Any, **kwargs: Any) -> Any:
-            if not self._stopped:
-                self._stopped = True
+            if not self.stopped:
+                self.stopped = True
                 if name == "publish":
                     wait_until(
                         lambda: all(
@@ -89,10 +92,27 @@ class Freezing:
                         timeout_s=_WITHIN_S,
                         reason="the journals are there",
                     )
-                os.kill(os.getpid(), signal.SIGSTOP)
+                with self._appending:  # who wrote them was not done when they were there
+                    # To this thread, and so at once: another may be slow to take it for all.
+                    signal.pthread_kill(get_ident(), signal.SIGSTOP)
             return value(*args, **kwargs)
 
         return freeze
+
+
+class Locking:
+    """A store that holds a lock while it appends."""
+
+    def __init__(self, store: InstanceStore, appending: Lock) -> None:
+        self._store = store
+        self._appending = appending
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def append(self, *args: Any, **kwargs: Any) -> bool:
+        with self._appending:
+            return self._store.append(*args, **kwargs)
 
 
 def _series(message: Message) -> SeriesRef:
@@ -104,13 +124,18 @@ def _series(message: Message) -> SeriesRef:
 def catalogue_once(settings: Settings, port: str, method: str) -> None:
     """Catalogue one batch, frozen on the way; the exit code says whether it went wrong."""
     with open_archive(settings) as archive:
-        late = replace(archive, **cast("Any", {port: Freezing(archive, port, method)}))
-        for batch in archive.log.read(Topic.STORAGE, GROUP, Event()):
+        appending = Lock()
+        late = replace(archive, store=cast("Any", Locking(archive.store, appending)))
+        freezing = Freezing(late, port, method, appending)
+        late = replace(late, **cast("Any", {port: freezing}))
+        while True:  # until it was frozen, it goes on as the service does
             try:
-                catalogue_batch(late, Journals(archive.store), batch)
+                for batch in archive.log.read(Topic.STORAGE, GROUP, Event()):
+                    catalogue_batch(late, Journals(archive.store), batch)
+                    sys.exit(0)
             except Unavailable:
-                sys.exit(_OVERTAKEN)
-            sys.exit(0)
+                if freezing.stopped:
+                    sys.exit(_OVERTAKEN)
 
 
 def catalogue_all(settings: Settings) -> None:
@@ -130,13 +155,30 @@ def running(work: Callable[..., None], *args: Any) -> Iterator[BaseProcess]:
 
 
 def is_stopped(process: BaseProcess) -> bool:
-    state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
-    return state == "T"
+    assert process.pid is not None
+    assert process.is_alive(), process.exitcode
+    return is_frozen(process.pid)
 
 
 def wake(process: BaseProcess) -> None:
     assert process.pid is not None
-    os.kill(process.pid, signal.SIGCONT)
+    thaw(process.pid)
+
+
+def load_all(archive: Archive) -> None:
+    """Load what was catalogued into the warehouse as the service does: again after a failure."""
+    deadline = time.monotonic() + _WITHIN_S
+    for topic, table in LOADED.items():
+        while archive.log.lag(topic, "wado-warehouse"):
+            stop = Event()
+            try:
+                for batch in archive.log.read(topic, "wado-warehouse", stop):
+                    load_batch(archive, table, batch)
+                    batch.commit()
+                    if not archive.log.lag(topic, "wado-warehouse"):
+                        stop.set()
+            except Unavailable:
+                assert time.monotonic() < deadline
 
 
 def counted(archive: Archive, *datasets: Any) -> int:

@@ -14,7 +14,6 @@ import pytest
 import requests
 
 import synthetic
-from backing.program import free_port
 from bad_file import bad
 from service import wait_until
 from steps import GROUP, ref_of, store
@@ -53,15 +52,16 @@ def url(archive: Archive) -> Iterator[str]:
     """Where a monitor answers for the consumer of this process."""
     board, stop = Board(["consumer-1"]), threading.Event()
     vitals.use(board.row("consumer-1"))
-    settings = TelemetrySettings(port=free_port(), stuck_after_s=STUCK_AFTER_S)
+    settings = TelemetrySettings(port=0, stuck_after_s=STUCK_AFTER_S)
     listener = monitor.bound(settings)
+    at = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with in_thread(monitor.run, archive, settings, stop, stop=stop, board=board, listener=listener):
-        yield f"http://127.0.0.1:{settings.port}"
+        yield at
     vitals.use(Board(["alone"]).row("alone"))
 
 
 def status(url: str, page: str) -> tuple[int, Any]:
-    answer = requests.get(f"{url}{page}", timeout=20)
+    answer = requests.get(f"{url}{page}", timeout=WITHIN_S)
     return answer.status_code, answer.json()
 
 
@@ -83,9 +83,12 @@ def test_a_consumer_that_hangs_is_not_alive_unless_the_store_is_away(
         )
         (stuck,) = status(url, "/livez")[1]["stuck"]
         assert (stuck["process"], stuck["at"]) == ("consumer-1", "catalogue")
-        with bad(settings.storage.root / "incoming", HANG):
+        with bad(settings.storage.root / "incoming", HANG) as away:
+            # Until somebody hangs in it, an answer may be one of before.
             wait_until(
-                lambda: status(url, "/livez")[0] == 200, timeout_s=WITHIN_S, reason="it waits"
+                lambda: status(url, "/livez")[0] == 200 and away.read.is_set(),
+                timeout_s=WITHIN_S,
+                reason="it waits",
             )
             assert status(url, "/livez")[1]["status"] == "waiting for the store"
             assert status(url, "/readyz")[0] == 503
@@ -123,11 +126,16 @@ def test_a_server_all_of_whose_threads_hang_is_not_alive_unless_the_store_is_awa
         assert file.read.wait(WITHIN_S)
         assert not service.pulse.stuck()
         service.threads.submit(lambda: None).result(WITHIN_S)  # one thread is left
-        assert not service.pulse.stuck()
+        # That for uploads, which none hangs in, may get to its turn a moment later.
+        wait_until(lambda: not service.pulse.stuck(), timeout_s=WITHIN_S, reason="it is alive")
         hanging.append(service.threads.submit(path.read_bytes))
         wait_until(lambda: livez() == 503, timeout_s=WITHIN_S, reason="it is not alive")
-        with bad(settings.storage.root / "incoming", HANG):
-            wait_until(lambda: livez() == 200, timeout_s=WITHIN_S, reason="it waits")
+        with bad(settings.storage.root / "incoming", HANG) as away:
+            wait_until(
+                lambda: livez() == 200 and away.read.is_set(),
+                timeout_s=WITHIN_S,
+                reason="it waits",
+            )
             assert b"waiting for the store" in fetch(service, "GET", "/livez").body
             assert fetch(service, "GET", "/readyz").status == 503
         file.mend()
@@ -137,4 +145,4 @@ def test_a_server_all_of_whose_threads_hang_is_not_alive_unless_the_store_is_awa
             reason="it answers again",
         )
     for each in hanging:
-        assert isinstance(each.exception(), OSError)
+        assert isinstance(each.exception(WITHIN_S), OSError)

@@ -150,7 +150,7 @@ def test_a_data_set_that_inflates_a_thousand_times_is_read_piece_by_piece(attack
         the_next_is_visible(attacked, "blank")
         study, series = synthetic.uid("study", "blank"), synthetic.uid("series", "blank")
         path = f"/dicomweb/studies/{study}/series/{series}/instances/{hostile.sop_instance_uid}"
-        connection = http.client.HTTPConnection("127.0.0.1", attacked.http_port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", attacked.http_port, timeout=120)
         connection.request("GET", f"{path}/bulkdata/7FE00010")
         answer = connection.getresponse()
         assert answer.status == 200

@@ -13,10 +13,21 @@ import pytest
 import requests
 
 import synthetic
-from hostile import BOUNDARY, END, HEAD, TYPE, dimse, http_request, stow, unharmed
+from connections import is_given_up
+from dimse import ANSWER_TIMEOUT_S
+from hostile import BOUNDARY, END, HEAD, TYPE, dimse, files, http_request, stow, unharmed
+from large import Large
 from memory import MEGABYTE
-from service import RunningArchive, wait_until
-from serving import serving
+from read_log import wait_read
+from service import RunningArchive, files_below, wait_until
+from serving import serving, serving_archive
+from wado.archive.journal import Journals
+from wado.archive.store import Reception, Source, Stored, store_group
+
+SOON_S = 45.0
+"""Long before the server gives up those who stall."""
+SILENT_GROWTH = 90 * MEGABYTE
+"""Each association has room for 512 KB. There are 100 in each process, and may be 128."""
 
 # ------------------------------------------------------------------ hostile messages
 
@@ -166,16 +177,17 @@ def test_what_floods_the_access_log_is_cut(unmoved: RunningArchive):
     started = time.monotonic()
     for _ in range(1500):
         http_request(unmoved, "GET", f"{STUDIES}/1/{'x' * 30_000}", User_Agent="y" * 30_000)
-        if time.monotonic() - started > 10:
+        if time.monotonic() - started > 60:
             break
-    journal = sum(p.stat().st_size for p in (unmoved.root / "log").iterdir())
+    wait_read(unmoved)
+    journal = sum(p.stat().st_size for p in files_below(unmoved.root / "log"))
     assert journal < 30 * MEGABYTE
 
 
 def connections(archive: RunningArchive, count: int, port: int, stack: ExitStack) -> list[Any]:
     """Open many connections, and keep them."""
     return [
-        stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+        stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=ANSWER_TIMEOUT_S))
         for _ in range(count)
     ]
 
@@ -199,15 +211,17 @@ def test_clients_that_sleep_delay_nobody(unmoved: RunningArchive, begin: bytes):
             client.sendall(begin)
         started = time.monotonic()
         assert http_request(unmoved, "GET", STUDIES)[0] == 200
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < SOON_S
 
 
-def test_silent_dimse_peers_delay_nobody(unmoved: RunningArchive):
-    with ExitStack() as stack:
-        connections(unmoved, 200, unmoved.dimse_port, stack)
+def test_silent_dimse_peers_delay_nobody(attacked: RunningArchive):
+    before = files(attacked)
+    with unharmed(attacked, SILENT_GROWTH), ExitStack() as stack:
+        connections(attacked, 200, attacked.dimse_port, stack)
         started = time.monotonic()
-        assert dimse(unmoved, synthetic.data_set(GOOD), GOOD.SOPInstanceUID).status == 0
-        assert time.monotonic() - started < 15
+        assert dimse(attacked, synthetic.data_set(GOOD), GOOD.SOPInstanceUID).status == 0
+        assert time.monotonic() - started < SOON_S
+    assert files(attacked) == before
 
 
 # ------------------------------------------------------------------ transfers that stall
@@ -223,7 +237,9 @@ def impatient(tmp_path: Path) -> Iterator[str]:
 def connected(url: str, *lines: str) -> socket.socket:
     """Connect and send the head of a request."""
     parts = urlsplit(url)
-    client = socket.create_connection((parts.hostname or "", parts.port or 80), timeout=10)
+    client = socket.create_connection(
+        (parts.hostname or "", parts.port or 80), timeout=ANSWER_TIMEOUT_S
+    )
     client.sendall("".join(f"{line}\r\n" for line in (*lines, "Host: x", "")).encode())
     return client
 
@@ -234,20 +250,28 @@ def test_an_upload_that_stalls_is_given_up(impatient: str, tmp_path: Path):
         client.sendall(HEAD + synthetic.part10(GOOD))
         answer = client.recv(1000)
         assert answer.startswith(b"HTTP/1.1 400"), answer
-    wait_until(lambda: not list(tmp_path.rglob("*.part")), timeout_s=5, reason="nothing is left")
+    wait_until(lambda: not files_below(tmp_path, "*.part"), timeout_s=60, reason="nothing is left")
 
 
-def test_a_download_that_stalls_is_given_up(impatient: str):
-    body = iter([HEAD, *synthetic.large_part10(64 * MEGABYTE), END])
-    answer = requests.post(
-        f"{impatient}{STUDIES}", data=body, headers={"content-type": TYPE}, timeout=30
-    )
-    (item,) = answer.json()["00081199"]["Value"]
-    path = urlsplit(item["00081190"]["Value"][0]).path
-    with connected(impatient, f"GET {path} HTTP/1.1") as client:
-        assert client.recv(15) == b"HTTP/1.1 200 OK"
-        time.sleep(2)
+def test_a_download_that_stalls_is_given_up(tmp_path: Path):
+    large = Large("stalls", 64 * MEGABYTE)
+    with serving_archive(tmp_path / "data", stall_timeout_s=0.5) as (url, archive):
+        # Not by STOW-RS: a busy machine stalls for half a second by itself.
+        reception = Reception(archive, "default", Source())
+        for piece in large.part10():
+            reception.write(piece)
+        reception.finish()
+        (stored,) = store_group(archive, Journals(archive.store), [reception])
+        assert isinstance(stored, Stored), stored
+        wait_until(
+            lambda: requests.get(f"{url}{large.path}/metadata", timeout=60).status_code == 200,
+            timeout_s=60,
+            reason="it is visible",
+        )
         size = 0
-        while piece := client.recv(MEGABYTE):
-            size += len(piece)
+        with connected(url, f"GET {large.path} HTTP/1.1") as client:
+            assert client.recv(15) == b"HTTP/1.1 200 OK"
+            wait_until(lambda: is_given_up(client), timeout_s=60, reason="it is given up")
+            while piece := client.recv(MEGABYTE):
+                size += len(piece)
     assert size < 32 * MEGABYTE, "what lay in buffers, and then the end"

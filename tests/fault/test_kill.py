@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import synthetic
+from read_log import wait_read
 from service import RunningArchive, wait_until
 from wado.bootstrap import open_archive
 from wado.errors import WadoError
@@ -90,7 +91,7 @@ class Sender(threading.Thread):
 def dicom_json(url: str) -> list[dict[str, Any]]:
     """GET DICOM JSON."""
     request = urllib.request.Request(url, headers={"Accept": "application/dicom+json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         rows: list[dict[str, Any]] = json.loads(answer.read() or b"[]")
         return rows
 
@@ -123,7 +124,8 @@ def test_killed_services_lose_nothing_and_double_nothing(
     series = {uid: name for s in senders for uid, name in s.series.items()}
     assert len(acknowledged) == len(series), "a sender gave up"
     assert len(acknowledged) >= SENDERS * SLICES
-    wait_until(running.ready, timeout_s=30, reason="ready again")
+    wait_until(running.ready, timeout_s=60, reason="ready again")
+    wait_read(running)
 
     check = running.wado("check", "--root", str(running.root))
     assert check.returncode == 0, f"{killed}\n{check.stdout}\n{check.stderr}"

@@ -16,12 +16,13 @@ import pytest
 import requests
 
 import synthetic
+from read_log import wait_read
 from service import RunningArchive, wait_until
 
 KILLS = int(os.environ.get("WADO_TEST_KILLS", "8"))
 CLIENTS = 2
 SLICES = 4
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 KIND = 'multipart/related; type="application/dicom"; boundary="guid"'
 HEAD = b"\r\n--guid\r\nContent-Type: application/dicom\r\n\r\n"
 
@@ -101,11 +102,12 @@ def test_deletion_and_storage_survive_kills(running: RunningArchive) -> None:
     for client in clients:
         client.stop.set()
     for client in clients:
-        client.join(120)
+        client.join(170)
         assert not client.is_alive(), client.answers
-    wait_until(running.ready, timeout_s=30, reason="ready again")
+    wait_until(running.ready, timeout_s=60, reason="ready again")
+    wait_read(running)
     for client in clients:
-        wait_until(partial(is_as_acknowledged, client), timeout_s=20, reason=str(client.answers))
+        wait_until(partial(is_as_acknowledged, client), timeout_s=60, reason=str(client.answers))
     check = running.wado("check", "--deep", "--root", str(running.root))
     assert check.returncode == 0, check.stdout + check.stderr
     assert all(is_as_acknowledged(client) for client in clients)

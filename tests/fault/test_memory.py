@@ -20,6 +20,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 import synthetic
+from connections import is_held_up
 from dimse import RawPeer, pdata, store_request
 from large import (
     SOP_CLASS,
@@ -31,7 +32,7 @@ from large import (
     get,
     store_by_stow,
 )
-from memory import MEGABYTE, flat, wait_described
+from memory import MEGABYTE, flat, wait_settled
 from service import RunningArchive, wait_until
 from wado.dicom.pdu import COMMAND, LAST
 from wado.services.association import Peer
@@ -58,7 +59,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningArchive
             warm = Large("warm-stow", 8 * MEGABYTE, form)
             store_by_stow(archive, warm, chunked=form == "fragments")
             retrieve_every_way(archive, warm)
-        wait_described(archive)
+        wait_settled(archive)
         yield archive
         everything_agrees(archive)
     shutil.rmtree(root)  # up to 32 GB
@@ -70,7 +71,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningArchive
 def store_by_dimse(archive: RunningArchive, large: Large) -> None:
     """C-STORE, in fragments of the usual size."""
     with RawPeer(Peer(archive.aet, archive.dimse_host, archive.dimse_port)) as peer:
-        peer.socket.settimeout(120)
+        peer.socket.settimeout(250)
         peer.associate([(SOP_CLASS, large.transfer_syntax_uid)])
         peer.send(pdata((CONTEXT_ID, COMMAND | LAST, store_request(large.ds))))
         for piece in large.data_set():
@@ -88,7 +89,7 @@ def store_by_dimse(archive: RunningArchive, large: Large) -> None:
 def retrieve_every_way(archive: RunningArchive, large: Large) -> None:
     """Whole instance, series, bulk data, first and last frames, metadata."""
     path = large.path
-    wait_until(lambda: found(archive, path), timeout_s=60, reason="in the metadata")
+    wait_until(lambda: found(archive, path), timeout_s=120, reason="in the metadata")
     whole = "application/dicom; transfer-syntax=*"
     assert sum(map(len, get(archive, path, whole))) > large.size
     series = large.series
@@ -173,7 +174,7 @@ def test_a_long_series_costs_the_same_at_its_end_as_at_its_beginning(
             sent = time.monotonic()
             assert not summary.failures
             last = f"{path}/instances/{files[-1].stem}"
-            wait_until(lambda: found(running, last), timeout_s=30, reason="the last is visible")  # noqa: B023 - called at once
+            wait_until(lambda: found(running, last), timeout_s=120, reason="the last is visible")  # noqa: B023 - called at once
             seen = time.monotonic()
             first_byte, size = 0.0, 0
             for piece in get(running, f"{path}/metadata"):
@@ -232,7 +233,7 @@ def test_instances_of_long_metadata_are_not_held_together(running: RunningArchiv
         assert not summary.failures, summary.failures
         search = f"{path}/instances?limit=1000"
         wait_until(
-            lambda: get_json(running, search).keys() == set(names), timeout_s=60, reason="visible"
+            lambda: get_json(running, search).keys() == set(names), timeout_s=120, reason="visible"
         )
         assert sum(map(len, get(running, f"{path}/metadata"))) > 40 * len(whole)
         rows: dict[str, Any] = {}
@@ -245,13 +246,16 @@ def test_instances_of_long_metadata_are_not_held_together(running: RunningArchiv
 def test_readers_that_sleep_hold_little(running: RunningArchive):
     large = Large("slow", 64 * MEGABYTE)
     store_by_dimse(running, large)
-    wait_until(lambda: found(running, large.path), timeout_s=30, reason="visible")
+    wait_until(lambda: found(running, large.path), timeout_s=120, reason="visible")
+    started = time.monotonic()
     with flat(running, GROWTH) as growth, ExitStack() as stack:
+        sleepers = []
         for _ in range(20):
-            peer = socket.create_connection(("127.0.0.1", running.http_port), timeout=10)
+            peer = socket.create_connection(("127.0.0.1", running.http_port), timeout=120)
             stack.enter_context(peer)
             peer.sendall(f"GET {large.path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             assert peer.recv(15) == b"HTTP/1.1 200 OK"
-        time.sleep(1)
-        assert running.ready()
-    report("sleepers", growth, time.monotonic())
+            sleepers.append(peer)
+        wait_until(lambda: all(map(is_held_up, sleepers)), timeout_s=60, reason="all hold it up")
+        wait_until(running.ready, timeout_s=60, reason="it answers others")
+    report("sleepers", growth, started)

@@ -35,18 +35,21 @@ from large import (
     get,
     store_by_stow,
 )
-from memory import MEGABYTE, PixelWatch, flat, wait_described
+from memory import MEGABYTE, PixelWatch, flat, wait_settled
 from service import RunningArchive, wait_until
 
 LARGE = os.environ.get("WADO_TEST_LARGE") == "1"
-SIZE = (4095 if LARGE else 32) * MEGABYTE
+SIZE = (4095 if LARGE else 96) * MEGABYTE
 SMALL = 8 * MEGABYTE
 INSTANCES = 5000 if LARGE else 200
 SIDE = 256 if LARGE else 64
 GROWTH = 100 * MEGABYTE
 """The issue allows 200 MB."""
+FAR_FROM_WHOLE = 60 * MEGABYTE
+"""Who held an instance as a whole would take more; a little is measured."""
 READERS = 50 if LARGE else 20
-SOON_S = 15.0
+SOON_S = 45.0
+"""Long before a server gives up those who stall."""
 DICOM = "application/dicom"
 JPEG_LS = "1.2.840.10008.1.2.4.80"
 TINY = "viewport=16,16"
@@ -79,7 +82,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         forms: tuple[Form, ...] = ("native", "implicit", "rle", "rle")
         for turn, form in enumerate(forms):  # there are two serving processes
             ask_all(warm, Large(f"warm {turn}", SMALL, form))
-        wait_described(archive)
+        wait_settled(archive)
         watch.look()
         assert watch.peak, "pixel workers are seen"
         yield warm
@@ -114,12 +117,12 @@ def pixels(pieces: Iterator[bytes], count: int) -> Iterator[bytes]:
 # ------------------------------------------------------------------ one large instance
 
 
-def ask_all(site: Site, large: Large) -> None:
+def ask_all(site: Site, large: Large, limit: int = GROWTH) -> None:
     """Store an instance, and ask of it whatever can be asked; delete it."""
     archive = site.archive
-    with site.flat(f"{large.form} STOW"):
+    with site.flat(f"{large.form} STOW", limit):
         store_by_stow(archive, large, chunked=large.form != "native")
-        wait_until(lambda: found(archive, large.path), timeout_s=60, reason="visible")
+        wait_until(lambda: found(archive, large.path), timeout_s=120, reason="visible")
     for what, ask in (
         ("metadata", ask_metadata),
         ("as stored", ask_stored),
@@ -133,7 +136,7 @@ def ask_all(site: Site, large: Large) -> None:
         ("commitment", commit),
         ("DELETE", delete),
     ):
-        with site.flat(f"{large.form} {what}"):
+        with site.flat(f"{large.form} {what}", limit):
             ask(archive, large)
 
 
@@ -276,13 +279,13 @@ def gone(archive: RunningArchive, study: str) -> None:
             return e.code == 410
         return False
 
-    wait_until(is_gone, timeout_s=60, reason="deleted")
+    wait_until(is_gone, timeout_s=120, reason="deleted")
 
 
 @pytest.mark.parametrize("form", ["native", "implicit", "rle"])
 def test_whatever_is_asked_of_a_large_instance_is_done_with_flat_memory(site: Site, form: Form):
-    with site.flat(f"{form} {SIZE // MEGABYTE} MB"):
-        ask_all(site, Large("large", SIZE, form))
+    with site.flat(f"{form} {SIZE // MEGABYTE} MB", FAR_FROM_WHOLE):
+        ask_all(site, Large("large", SIZE, form), FAR_FROM_WHOLE)
 
 
 # ------------------------------------------------------------------ one long study
@@ -331,7 +334,7 @@ def test_whatever_is_asked_of_a_long_study_is_done_with_flat_memory(site: Site):
     with site.flat(f"{count} instances STOW"):
         names = store_study(archive, count)
         last = f"{series}/instances/{names[-1].SOPInstanceUID}"
-        wait_until(lambda: found(archive, last), timeout_s=60, reason="visible")
+        wait_until(lambda: found(archive, last), timeout_s=120, reason="visible")
     with site.flat("study metadata"):
         for level in (study, series):
             assert len(json.loads(b"".join(get(archive, f"{level}/metadata")))) == count
@@ -372,7 +375,7 @@ def slow(site: Site) -> tuple[Large, Large]:
     both = Large("slow", size, noisy=True), Large("slow", size, "rle", noisy=True)
     for large in both:
         store_by_stow(site.archive, large, chunked=True)
-        wait_until(lambda: found(site.archive, large.path), timeout_s=60, reason="visible")  # noqa: B023 - called at once
+        wait_until(lambda: found(site.archive, large.path), timeout_s=120, reason="visible")  # noqa: B023 - called at once
     return both
 
 
@@ -380,7 +383,7 @@ def begin(archive: RunningArchive, path: str, accept: str) -> socket.socket:
     """Send a request; nothing of the answer is read, and little of it fits into the socket."""
     peer = socket.socket()
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    peer.settimeout(60)
+    peer.settimeout(120)
     peer.connect(("127.0.0.1", archive.http_port))
     peer.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n".encode())
     return peer
@@ -389,7 +392,7 @@ def begin(archive: RunningArchive, path: str, accept: str) -> socket.socket:
 def served(archive: RunningArchive, large: Large, within_s: float) -> None:
     """What costs nothing, a search and a new picture are there soon."""
     started = time.monotonic()
-    assert archive.ready()
+    wait_until(archive.ready, timeout_s=within_s, reason="it is ready")
     study = f"/dicomweb/studies?PatientID={large.ds.PatientID}"
     assert len(json.loads(b"".join(get(archive, study)))) == 1
     side = 20 + int(started * 1000) % 100  # not asked for before
@@ -414,7 +417,11 @@ def test_many_who_read_slowly_hold_little(site: Site, slow: tuple[Large, Large],
             assert peer.recv(15) == b"HTTP/1.1 200 OK"
         served(archive, native, SOON_S)
         for peer in peers[:5]:  # who reads on is served, whoever else does not
-            assert sum(len(peer.recv(MEGABYTE)) for _ in range(50)) > 50_000
+            size = 0
+            while size <= 50_000:
+                piece = peer.recv(MEGABYTE)
+                assert piece, size
+                size += len(piece)
 
 
 def test_many_who_leave_in_the_middle_leave_nothing_running(site: Site, slow: tuple[Large, Large]):
@@ -446,9 +453,9 @@ def test_many_who_send_slowly_hold_little(site: Site):
     with site.flat(f"{READERS} slow senders"):
         with ExitStack() as stack:
             for _ in range(READERS):
-                peer = socket.create_connection(("127.0.0.1", archive.http_port), timeout=60)
+                peer = socket.create_connection(("127.0.0.1", archive.http_port), timeout=120)
                 stack.enter_context(peer).sendall(head + half)
-            assert archive.ready()
+            wait_until(archive.ready, timeout_s=SOON_S, reason="it answers others")
         incoming = archive.root / "incoming"
-        wait_until(lambda: not list(incoming.iterdir()), timeout_s=30, reason="nothing is left")
-    assert archive.ready()
+        wait_until(lambda: not list(incoming.iterdir()), timeout_s=60, reason="nothing is left")
+    wait_until(archive.ready, timeout_s=SOON_S, reason="it answers")

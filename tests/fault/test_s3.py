@@ -1,10 +1,9 @@
 """S3 away, frozen, refusing, or its answers lost: nothing acknowledged is lost, nothing is half."""
 
 import http.client
-import os
-import signal
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -16,7 +15,9 @@ from backing import s3 as s3_server
 from backing.program import Program
 from contract.stores import on_s3, part10, put, read, ref, s3_endpoint, s3_place
 from fault.s3_between import Between, between
+from freezing import frozen
 from hostile import END, HEAD, dimse, stow
+from read_log import wait_read
 from service import RunningArchive, wait_until
 from wado.adapters.instance_store import s3_setup
 from wado.archive.paths import instance_path
@@ -26,6 +27,10 @@ from wado.settings import StorageSettings
 
 JOURNAL = "metadata/t/1/1.journal"
 TIMEOUT_S = 2.0
+PATIENCE_S = 60.0
+"""Where nothing hangs, a machine that is busy must not count as a failure of S3."""
+LIMIT_S = 30.0
+"""Soon, on such a machine."""
 
 
 @pytest.fixture
@@ -36,7 +41,7 @@ def network(run_folder: Path) -> Iterator[Between]:
 
 @pytest.fixture
 def store(network: Between, tmp_path: Path) -> InstanceStore:
-    place = s3_place(network.endpoint, f"fault/{uuid4().hex}", timeout_s=TIMEOUT_S)
+    place = s3_place(network.endpoint, f"fault/{uuid4().hex}", timeout_s=PATIENCE_S)
     return on_s3(place, tmp_path).store
 
 
@@ -138,42 +143,48 @@ def served(folder: Path, port: int | None = None) -> Iterator[tuple[Program, str
         program.kill()
 
 
-@contextmanager
-def frozen(program: Program) -> Iterator[None]:
-    os.kill(program.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(program.pid, signal.SIGCONT)
-
-
-def in_time(act: object, limit_s: float) -> WadoError:
-    """The error that something raises, which must come soon."""
+def in_time(act: Callable[[], object]) -> None:
+    """What fails must fail soon."""
     began = time.monotonic()
-    with pytest.raises(Unavailable) as caught:
-        act()  # type: ignore[operator]
-    assert time.monotonic() - began < limit_s
-    return caught.value
+    with pytest.raises(Unavailable):
+        act()
+    assert time.monotonic() - began < LIMIT_S
+
+
+def eventually(act: Callable[[], object]) -> None:
+    """Try again until S3, which is back, answers in time."""
+
+    def answers() -> bool:
+        try:
+            outcome = act()
+        except Unavailable:
+            return False
+        return not isinstance(outcome, WadoError)
+
+    wait_until(answers, timeout_s=120, reason="S3 answers")
 
 
 def test_frozen_server_is_given_up_and_comes_back(tmp_path: Path) -> None:
     with served(tmp_path / "s3") as (program, endpoint):
         place = s3_place(endpoint, "frozen", timeout_s=TIMEOUT_S)
         store = on_s3(place, tmp_path / "root").store
-        assert put(store, 1, part10(b"abc")) is StoreOutcome.STORED
+        eventually(lambda: put(store, 1, part10(b"abc")))
         group = []
         for number in range(2, 62):
             group.append(store.receive(ref(number)))
             group[-1].write([part10(b"abc", number)])
-        with frozen(program):
-            in_time(lambda: store.version(JOURNAL), 3 * TIMEOUT_S)
-            in_time(lambda: store.open(instance_path(ref(1))), 3 * TIMEOUT_S)
-            in_time(lambda: store.append({JOURNAL: b"one\n"}), 6 * TIMEOUT_S)
-            in_time(lambda: list(store.instances()), 3 * TIMEOUT_S)
+        with frozen(program.pid):
+            in_time(lambda: store.version(JOURNAL))
+            in_time(lambda: store.open(instance_path(ref(1))))
+            in_time(lambda: store.append({JOURNAL: b"one\n"}))
+            in_time(lambda: list(store.instances()))
             began = time.monotonic()
             outcomes = store.commit(group, replace=False)
-            assert time.monotonic() - began < 4 * TIMEOUT_S, "not one after the other"
+            assert time.monotonic() - began < LIMIT_S, "not one after the other"
             assert all(isinstance(o, Unavailable) for o in outcomes)
+        eventually(lambda: read(store, instance_path(ref(1))))
+        patient = s3_place(endpoint, "frozen", timeout_s=PATIENCE_S)
+        store = on_s3(patient, tmp_path / "root").store
         assert read(store, instance_path(ref(1))) == part10(b"abc")
         for number in range(2, 62):
             assert put(store, number, part10(b"abc", number)) in (
@@ -185,11 +196,12 @@ def test_frozen_server_is_given_up_and_comes_back(tmp_path: Path) -> None:
 
 def test_server_that_is_gone_is_said_at_once_and_comes_back(tmp_path: Path) -> None:
     with served(tmp_path / "s3") as (_, endpoint):
-        store = on_s3(s3_place(endpoint, "gone"), tmp_path / "root").store
+        place = s3_place(endpoint, "gone", timeout_s=PATIENCE_S)
+        store = on_s3(place, tmp_path / "root").store
         assert store.append({JOURNAL: b"one\n"})
         port = int(endpoint.rpartition(":")[2])
-    in_time(lambda: store.append({JOURNAL: b"two\n"}), 5)
-    in_time(lambda: store.version("incoming"), 5)
+    in_time(lambda: store.append({JOURNAL: b"two\n"}))
+    in_time(lambda: store.version("incoming"))
     assert isinstance(put(store, 1, part10(b"abc")), Unavailable)
     with served(tmp_path / "s3", port):  # it kept nothing; a real one would
         assert store.version(JOURNAL) is None
@@ -201,8 +213,8 @@ def test_server_that_is_gone_is_said_at_once_and_comes_back(tmp_path: Path) -> N
 
 
 class TestPreparation:
-    def storage(self, endpoint: str, **more: object) -> StorageSettings:
-        values = {"s3_endpoint": endpoint, "s3_allow_http": True, "s3_timeout_s": TIMEOUT_S, **more}
+    def storage(self, endpoint: str) -> StorageSettings:
+        values = {"s3_endpoint": endpoint, "s3_allow_http": True, "s3_timeout_s": PATIENCE_S}
         return StorageSettings.model_validate(values)
 
     @pytest.fixture(autouse=True)
@@ -223,15 +235,17 @@ class TestPreparation:
         with pytest.raises(Unavailable, match="no such bucket"):
             s3_setup.prepare("s3://nobodys-bucket", storage)
 
-    def test_says_that_nobody_answers(self, free_port: int) -> None:
-        storage = self.storage(f"http://127.0.0.1:{free_port}")
-        in_time(lambda: s3_setup.prepare("s3://bucket", storage), 12)
+    def test_says_that_nobody_answers(self) -> None:
+        with socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))  # and nobody listens there, nor comes to
+            storage = self.storage(f"http://127.0.0.1:{nobody.getsockname()[1]}")
+            in_time(lambda: s3_setup.prepare("s3://bucket", storage))
 
     def test_says_that_access_is_denied(self, tmp_path: Path) -> None:
         with served(tmp_path / "s3") as (_, endpoint):
             # From now on moto asks for rights, which nobody has.
             port = int(endpoint.rpartition(":")[2])
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
             connection.request("POST", "/moto-api/reset-auth", b"0")
             assert connection.getresponse().status == 200
             connection.close()
@@ -261,6 +275,10 @@ class TestPreparation:
 
 def test_outage_refuses_for_now_and_loses_nothing(tmp_path: Path) -> None:
     images = synthetic.ct_series(3, study="outage", series="outage")
+
+    def is_stored(archive: RunningArchive, number: int) -> bool:
+        return stow(archive, HEAD + synthetic.part10(images[number]) + END)[0] == 200
+
     with served(tmp_path / "s3") as (program, endpoint):
         env = {
             **s3_server.CREDENTIALS,
@@ -270,19 +288,27 @@ def test_outage_refuses_for_now_and_loses_nothing(tmp_path: Path) -> None:
             "WADO_STORAGE__S3_TIMEOUT_S": str(TIMEOUT_S),
         }
         with RunningArchive(tmp_path / "data", env=env) as archive:
-            assert stow(archive, HEAD + synthetic.part10(images[0]) + END)[0] == 200
+            # A busy machine may seem to be an outage, too: who is refused for now, sends again.
+            wait_until(lambda: is_stored(archive, 0), timeout_s=120, reason="stored")
+            wait_read(archive)
             pids = archive.pids()
-            with frozen(program):
+            with frozen(program.pid):
                 began = time.monotonic()
                 response = dimse(archive, synthetic.data_set(images[1]), images[1].SOPInstanceUID)
                 assert response.status == Unavailable.dimse
-                assert time.monotonic() - began < 4 * TIMEOUT_S
+                assert time.monotonic() - began < LIMIT_S
                 assert stow(archive, HEAD + synthetic.part10(images[2]) + END)[0] == 503
-                assert not archive.ready()
-            wait_until(archive.ready, timeout_s=20, reason="S3 is back")
-            for ds in images[1:]:
-                assert stow(archive, HEAD + synthetic.part10(ds) + END)[0] == 200
+                wait_until(lambda: not archive.ready(), timeout_s=60, reason="S3 is missed")
+            wait_until(archive.ready, timeout_s=60, reason="S3 is back")
+            for number in (1, 2):
+                wait_until(
+                    lambda number=number: is_stored(archive, number),  # type: ignore[misc]
+                    timeout_s=120,
+                    reason="stored",
+                )
+            wait_read(archive)
             assert archive.pids() == pids, "nobody died of it"
+            archive.env["WADO_STORAGE__S3_TIMEOUT_S"] = str(PATIENCE_S)
             check = archive.wado("check", "--deep", "--root", str(archive.root))
             assert check.returncode == 0, check.stdout + check.stderr
             assert "3 instances" in check.stdout

@@ -14,7 +14,7 @@ import pytest
 import synthetic
 from backing import doris
 from backing_doris import address_of, make_tables, open_doris, shared_doris
-from service import RunningArchive, wait_until
+from service import PATIENT_ENV, RunningArchive, wait_until
 from unit.archive.test_check import (
     test_archive_in_order,
     test_harm_is_found_and_mended,
@@ -64,6 +64,7 @@ def test_the_services_and_commands(tmp_path: Path, run_folder: Path) -> None:
     """`wado init`, then all services as processes: what is stored is where `wado check` looks."""
     ports = shared_doris(run_folder)
     env = {
+        **PATIENT_ENV,
         "WADO_WAREHOUSE__URL": ports.url_of(f"t{uuid.uuid4().hex}"),
         "WADO_WAREHOUSE__HTTP_URL": ports.frontend,
         "WADO_WAREHOUSE__REPLICAS": "1",
@@ -78,7 +79,7 @@ def test_the_services_and_commands(tmp_path: Path, run_folder: Path) -> None:
             (folder / f"{ds.SOPInstanceUID}.dcm").write_bytes(synthetic.part10(ds))
         sent = running.wado("send", str(folder), "--to", running.destination)
         assert sent.returncode == 0, sent.stderr
-        wait_until(lambda: "run `wado init`" in running.log, timeout_s=60, reason="it is said")
+        wait_until(lambda: "run `wado init`" in running.log, timeout_s=120, reason="it is said")
         made = running.wado("init", "--root", str(running.root))
         assert made.returncode == 0, made.stdout + made.stderr
         assert "made table dicom_image_meta" in made.stdout
@@ -86,7 +87,7 @@ def test_the_services_and_commands(tmp_path: Path, run_folder: Path) -> None:
         def check() -> bool:
             return running.wado("check", "--root", str(running.root)).returncode == 0
 
-        wait_until(check, timeout_s=90, reason="`wado check` finds nothing")
+        wait_until(check, timeout_s=150, reason="`wado check` finds nothing")
         assert doris.PASSWORD not in running.log
     address = address_of(ports, env["WADO_WAREHOUSE__URL"].rpartition("/")[2])
     with closing(open_doris(address)) as warehouse:

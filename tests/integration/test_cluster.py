@@ -9,7 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,20 @@ import synthetic
 from chaos.images import data_set_of
 from chaos.watch import wait_drained
 from dicomweb_site import FRAMES, parts_of
+from integration.test_corpus import is_explained
 from running_cluster import RunningCluster
 from service import wait_until
+from wado.archive.health import GROUPS
 from wado.errors import WadoError
 from wado.services.association import Peer
 from wado.services.storescu import DicomFile, SendSummary, find_files, send
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
 MOST_TRIES = 30
+WITHIN_S = 240.0
+"""Most time that anything takes, even if the machine is busy."""
+AT_ONCE_S = 60.0
+"""What hangs would take longer, however busy the machine is."""
 OF_EACH = {
     "kafka": 3, "postgresql": 1, "redis": 1, "nginx": 1, "doris": 1,
     "storescp": 2, "server": 2, "consumer": 2, "webworker": 2,
@@ -38,20 +45,31 @@ OF_EACH = {
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
     with RunningCluster(tmp_path_factory.mktemp("cluster") / "data") as running:
         yield running
 
 
-def send_all(cluster: RunningCluster, *paths: Path) -> SendSummary:
-    return send(list(paths), Peer.parse(cluster.destination), associations=2)
+@pytest.fixture
+def cluster(started: RunningCluster) -> RunningCluster:
+    """The cluster, well again after what the test before did to it."""
+    started.wait_well(OF_EACH)
+    return started
+
+
+def send_all(cluster: RunningCluster, *paths: Path, associations: int = 2) -> SendSummary:
+    return send(list(paths), Peer.parse(cluster.destination), associations=associations)
 
 
 def keep_sending(cluster: RunningCluster, *paths: Path) -> None:
     """Send as senders do: again what was refused, as on a busy machine some may be."""
-    wait_until(
-        lambda: not send_all(cluster, *paths).failures, timeout_s=90, reason="all are stored"
-    )
+
+    def all_are_stored() -> bool:
+        with suppress(WadoError):  # no association came about
+            return not send_all(cluster, *paths).failures
+        return False
+
+    wait_until(all_are_stored, timeout_s=WITHIN_S, reason="all are stored")
 
 
 def stored_by_stow(cluster: RunningCluster, path: Path) -> bool:
@@ -59,7 +77,7 @@ def stored_by_stow(cluster: RunningCluster, path: Path) -> bool:
         f"{cluster.dicomweb}/studies",
         data=path.read_bytes(),
         headers={"content-type": "application/dicom"},
-        timeout=30,
+        timeout=60,
     )
     assert answer.status_code in {200, 503}, answer.text
     return answer.status_code == 200
@@ -99,69 +117,78 @@ def test_cluster_json_names_every_member(cluster: RunningCluster) -> None:
     for name in ("kafka-1", "kafka-3", "postgresql", "redis", "nginx", "doris", "webworker-2"):
         os.kill(cluster.pid(name), 0)
     assert facts["dicomweb"] == facts["http"] + "/dicomweb"
-    assert requests.get(facts["http"] + "/readyz", timeout=10).status_code == 200
-    assert requests.get(facts["http"] + "/", timeout=10).status_code == 200
+    assert requests.get(facts["http"] + "/readyz", timeout=60).status_code == 200
+    assert requests.get(facts["http"] + "/", timeout=60).status_code == 200
     for path in (facts["storage_root"], facts["config"]):
         assert Path(path).is_relative_to(cluster.root)
-    for command in ("check", "status", "init"):
+    drained(cluster)
+    said: list[str] = []
+
+    def does_well(command: str) -> bool:
         done = cluster.wado(command)
-        assert done.returncode == 0, done.stdout + done.stderr
+        said.append(done.stdout + done.stderr)
+        return done.returncode == 0
+
+    for command in ("check", "status", "init"):
+        try:  # the services are asked with a limit, which a busy machine overruns
+            wait_until(partial(does_well, command), timeout_s=WITHIN_S, reason=command)
+        except AssertionError as e:
+            raise AssertionError(f"{e}\n{said[-1]}") from None
 
 
 @pytest.mark.parametrize("name", ["storescp-1", "server-2", "consumer-1", "webworker-1", "nginx",
                                   "redis", "doris", "postgresql", "kafka-2"])  # fmt: skip
 def test_member_that_dies_is_started_again(cluster: RunningCluster, name: str) -> None:
     before = cluster.facts
-    os.kill(cluster.pid(name), signal.SIGKILL)
-    wait_until(
-        lambda: cluster.pid(name) != before["members"][name]["pid"],
-        timeout_s=10,
-        reason=f"another {name}",
-    )
+    pid = cluster.pid(name)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: cluster.is_another(name, pid), timeout_s=WITHIN_S, reason=f"another {name}")
     after = cluster.facts
     after["members"].pop(name)
     before["members"].pop(name)
     assert after == before
-    wait_until(lambda: is_ready(cluster), timeout_s=60, reason="ready again")
+    wait_until(cluster.is_ready, timeout_s=WITHIN_S, reason="ready again")
 
 
 def test_database_that_is_asked_to_stop_is_started_again(cluster: RunningCluster) -> None:
     """By itself it would wait for our services to go, and let nobody else in."""
     before = cluster.pid("postgresql")
     os.kill(before, signal.SIGTERM)
-    wait_until(lambda: cluster.pid("postgresql") != before, timeout_s=20, reason="another one")
-    wait_until(lambda: is_ready(cluster), timeout_s=60, reason="ready again")
-
-
-def is_ready(cluster: RunningCluster) -> bool:
-    try:
-        return requests.get(cluster.facts["http"] + "/readyz", timeout=10).status_code == 200
-    except requests.RequestException:
-        return False
+    wait_until(
+        lambda: cluster.is_another("postgresql", before), timeout_s=WITHIN_S, reason="another one"
+    )
+    wait_until(cluster.is_ready, timeout_s=WITHIN_S, reason="ready again")
 
 
 # ------------------------------------------------------------------ real files
 
 
 @pytest.fixture(scope="module")
-def by_dimse(cluster: RunningCluster, corpus: Path) -> dict[str, Path]:
+def by_dimse(started: RunningCluster, corpus: Path) -> dict[str, Path]:
     """The whole corpus by C-STORE through nginx: files that were taken, by SOP Instance UID."""
+    cluster = started
+    cluster.wait_well(OF_EACH)
     for _ in range(MOST_TRIES):  # a busy machine may say A700: senders repeat
-        summary = send_all(cluster, corpus)
-        if not any("A700" in f.reason for f in summary.failures):
+        # By one, so that of several files with one UID it is always the first that is kept.
+        summary = send_all(cluster, corpus, associations=1)
+        if all(is_explained(f.reason) for f in summary.failures):
             break
         time.sleep(1)
     refused = {f.path for f in summary.failures}
     files = [f for f in find_files([corpus]) if isinstance(f, DicomFile)]
+    assert all(is_explained(f.reason) for f in summary.failures), summary.failures
     assert summary.files_sent == len(files) - len(refused) > 300
-    assert all("A700" not in f.reason for f in summary.failures), summary.failures
-    wait_drained(cluster.facts, 120)
+    drained(cluster)
     return {f.sop_instance_uid: f.path for f in files if f.path not in refused}
 
 
-def agrees(cluster: RunningCluster) -> None:
-    took_s, left = wait_drained(cluster.facts, 120)
+def drained(cluster: RunningCluster) -> None:
+    took_s, left = wait_drained(cluster.facts, 180)
     assert not left, (took_s, left)
+
+
+def agrees(cluster: RunningCluster) -> None:
+    drained(cluster)
     check = cluster.wado("check", "--deep")
     assert check.returncode == 0, check.stdout + check.stderr
 
@@ -178,7 +205,7 @@ def test_corpus_by_c_store_is_kept_bit_for_bit(
 def test_counts_agree_by_every_way_to_ask(
     cluster: RunningCluster, by_dimse: dict[str, Path]
 ) -> None:
-    wait_drained(cluster.facts, 120)
+    drained(cluster)
     seen: Counter[str] = Counter()
     for study in search(cluster, "studies?limit=1000"):
         path = f"studies/{study['0020000D']['Value'][0]}"
@@ -239,11 +266,11 @@ def test_independent_client_finds_and_retrieves(
         url = f"{cluster.dicomweb}/studies/{uid}/series/{series}/instances/{first}"
         # Whole files come from nginx (X-Accel-Redirect), frames from the server.
         whole = requests.get(
-            url, headers={"accept": "application/dicom; transfer-syntax=*"}, timeout=30
+            url, headers={"accept": "application/dicom; transfer-syntax=*"}, timeout=60
         )
         assert data_set_of(whole.content) == data_set_of(by_dimse[first].read_bytes())
         if "00280010" in metadata[0] and "00280008" not in metadata[0]:
-            frames = requests.get(f"{url}/frames/1", headers={"accept": FRAMES}, timeout=30)
+            frames = requests.get(f"{url}/frames/1", headers={"accept": FRAMES}, timeout=60)
             assert frames.status_code == 200, frames.text
             assert len(parts_of(frames)) == 1
 
@@ -251,7 +278,7 @@ def test_independent_client_finds_and_retrieves(
 def test_what_was_acknowledged_is_soon_visible(cluster: RunningCluster, tmp_path: Path) -> None:
     for n in range(10):
         (path, *_) = write(tmp_path / str(n), study="fresh", series=f"fresh-{n}")
-        assert not send_all(cluster, path).failures
+        keep_sending(cluster, path)
         wanted = f"studies?StudyInstanceUID={synthetic.uid('study', 'SYN-1', 'fresh')}"
         wait_until(
             lambda wanted=wanted, n=n: (
@@ -260,7 +287,7 @@ def test_what_was_acknowledged_is_soon_visible(cluster: RunningCluster, tmp_path
                 ]
                 == [n + 1]
             ),
-            timeout_s=10,  # within one second: that is measured, not tested (docs/benchmarks.md)
+            timeout_s=WITHIN_S,  # it takes a second: measured, not tested (docs/benchmarks.md)
             reason="visible",
         )
 
@@ -281,7 +308,9 @@ def test_reception_goes_on_without(
     with dead(cluster, how, kind):
         keep_sending(cluster, *paths[:2])
         wait_until(
-            lambda: stored_by_stow(cluster, paths[2]), timeout_s=90, reason="stored by STOW-RS"
+            lambda: stored_by_stow(cluster, paths[2]),
+            timeout_s=WITHIN_S,
+            reason="stored by STOW-RS",
         )
     keep_sending(cluster, paths[3])
     agrees(cluster)
@@ -303,27 +332,25 @@ def test_without_kafka_senders_are_refused_at_once_and_nothing_is_half_done(
     with dead(cluster, how, "kafka"):
         wait_until(
             lambda: refused_by_c_store(cluster, others[0]),
-            timeout_s=30,
+            timeout_s=WITHIN_S,
             reason="the receivers notice",
         )
         began = time.monotonic()
         assert refused_by_c_store(cluster, paths[1])
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < AT_ONCE_S
         began = time.monotonic()
         answer = requests.post(
             f"{cluster.dicomweb}/studies",
             data=paths[2].read_bytes(),
             headers={"content-type": "application/dicom"},
-            timeout=30,
+            timeout=AT_ONCE_S,
         )
         assert answer.status_code == 503, answer.text
         assert int(answer.headers["retry-after"]) > 0
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < AT_ONCE_S
         study = synthetic.uid("study", "SYN-1", name)
         assert search(cluster, f"studies?StudyInstanceUID={study}") == []
-    wait_until(
-        lambda: not send_all(cluster, *paths, *others).failures, timeout_s=60, reason="stored again"
-    )
+    keep_sending(cluster, *paths, *others)
     agrees(cluster)
     (row,) = search(cluster, f"studies?StudyInstanceUID={study}")
     assert row["00201208"]["Value"] == [4]
@@ -342,13 +369,27 @@ def refused_by_c_store(cluster: RunningCluster, path: Path) -> bool:
 def test_lag_is_visible_and_drains_without_help(cluster: RunningCluster, tmp_path: Path) -> None:
     paths = write(tmp_path / "images", study="lag", series="lag")
     with cluster.frozen("consumer"):
-        assert not send_all(cluster, *paths).failures
-        status = cluster.wado("status").stdout
-        (line,) = [line for line in status.splitlines() if "storage_queue" in line]
-        assert int(line.split()[1]) >= len(paths), status
+        keep_sending(cluster, *paths)
+        # What is asked with a limit is unknown, now and then, on a busy machine.
+        wait_until(
+            lambda: said_to_wait(cluster)["storage_queue"] in map(str, range(len(paths), 1000)),
+            timeout_s=WITHIN_S,
+            reason="the lag is shown",
+        )
     agrees(cluster)
-    status = cluster.wado("status").stdout
-    assert all(line.split()[1] == "0" for line in status.splitlines() if "_queue" in line), status
+    wait_until(
+        lambda: set(said_to_wait(cluster).values()) == {"0"},
+        timeout_s=WITHIN_S,
+        reason="all queues are empty",
+    )
+
+
+def said_to_wait(cluster: RunningCluster) -> dict[str, str]:
+    """What `wado status` says of each queue."""
+    lines = cluster.wado("status", "--quick").stdout.splitlines()
+    found = {line.split()[0]: line.split()[1] for line in lines if "_queue" in line}
+    assert found.keys() == set(GROUPS)
+    return found
 
 
 # ------------------------------------------------------------------ its end, and the next start
@@ -361,7 +402,7 @@ def test_second_start_goes_on_with_the_data_and_a_killed_one_leaves_nobody(
     paths = write(tmp_path / "images", study="kept", series="kept")
     with cluster:
         facts = cluster.facts
-        assert not send_all(cluster, *paths).failures
+        keep_sending(cluster, *paths)
         assert cluster.process is not None
         cluster.process.kill()  # no goodbye
         cluster.process.wait()
@@ -386,7 +427,7 @@ def test_a_folder_takes_one_cluster_at_a_time(cluster: RunningCluster) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=WITHIN_S,
     )
     assert done.returncode == 1
     assert "another one runs" in done.stderr

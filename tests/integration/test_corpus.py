@@ -11,23 +11,28 @@ from typing import Any
 
 import pytest
 
-from service import RunningArchive
+from service import PATIENT_ENV, RunningArchive, wait_until
+from wado.archive.health import GROUPS, waiting
 from wado.bootstrap import open_archive
 from wado.dicom.part10 import read_file_meta
 from wado.services.association import Peer
 from wado.services.storescu import DicomFile, SendSummary, find_files, send
 from wado.settings import load_settings
 
+pytestmark = pytest.mark.timeout(1200)  # hundreds of files go in and are compared
+
 BOUNDARY = "corpus-boundary-of-the-test"
 NEVER_SENT = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.2"}
 """Implicit VR and big endian come back as Explicit VR Little Endian (PS3.18 §8.7.3.4)."""
 Counts = dict[str, tuple[int, int]]
+LIMIT_S = 300
+ANSWER_TIMEOUT_S = 120
 
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[RunningArchive]:
     """An empty archive of each test's own."""
-    with RunningArchive(tmp_path / "data") as archive:
+    with RunningArchive(tmp_path / "data", env=PATIENT_ENV) as archive:
         yield archive
 
 
@@ -46,7 +51,7 @@ def stored(archive: RunningArchive) -> dict[str, Path]:
 
 def get_json(url: str) -> list[dict[str, Any]]:
     request = urllib.request.Request(url, headers={"Accept": "application/dicom+json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=ANSWER_TIMEOUT_S) as answer:
         rows: list[dict[str, Any]] = json.loads(answer.read() or b"[]")
         return rows
 
@@ -74,9 +79,20 @@ def search_counts(archive: RunningArchive) -> dict[str, int]:
     return counts
 
 
+def all_is_read(archive: RunningArchive) -> None:
+    """Wait until nothing waits on the log; `wado check` would not wait for who is slow."""
+    with open_archive(load_settings(storage={"root": archive.root})) as opened:
+        wait_until(
+            lambda: not any(waiting(opened, topic) for topic in GROUPS),
+            timeout_s=LIMIT_S,
+            reason="the log is read",
+        )
+
+
 def everything_agrees(archive: RunningArchive) -> int:
     """Disk, index, metadata and warehouse count the same; how many instances there are."""
-    check = archive.wado("check", "--deep", "--root", str(archive.root))
+    all_is_read(archive)
+    check = archive.wado("check", "--deep", "--root", str(archive.root), timeout_s=LIMIT_S)
     assert check.returncode == 0, check.stdout + check.stderr
     on_disk: dict[str, int] = {}
     for path in stored(archive).values():
@@ -108,7 +124,7 @@ def test_every_file_by_wado_send_is_stored_or_refused_with_a_reason(
             assert data_set(kept[file.sop_instance_uid]) == data_set(file.path)
 
     # The same by the command: exit code 1, since some are refused, and why in words.
-    command = running.wado("send", str(corpus), "--to", running.destination)
+    command = running.wado("send", str(corpus), "--to", running.destination, timeout_s=LIMIT_S)
     assert command.returncode == 1
     assert "other bytes" in command.stdout
     assert "Traceback" not in command.stderr
@@ -132,7 +148,7 @@ def stow(archive: RunningArchive, paths: list[Path]) -> tuple[int, dict[str, Any
         },
     )
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=ANSWER_TIMEOUT_S) as answer:
             return answer.status, json.loads(answer.read())
     except urllib.error.HTTPError as e:
         with e:
@@ -146,7 +162,7 @@ def retrieved(archive: RunningArchive, path: Path) -> bytes:
         f"{archive.dicomweb}/studies/{study}/series/{series}/instances/{path.stem}",
         headers={"Accept": "application/dicom; transfer-syntax=*"},
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=ANSWER_TIMEOUT_S) as answer:
         data: bytes = answer.read()
         return data
 
@@ -253,9 +269,9 @@ def test_reindex_rebuilds_all_from_the_files_alone(running: RunningArchive, corp
     running.stop()
     for name in ("index", "metadata", "warehouse", "log"):
         subprocess.run(["rm", "-rf", str(running.root / name)], check=True)
-    done = running.wado("reindex", "--root", str(running.root))
+    done = running.wado("reindex", "--root", str(running.root), timeout_s=LIMIT_S)
     assert done.returncode == 0, done.stderr
-    again = RunningArchive(running.root)
+    again = RunningArchive(running.root, env=PATIENT_ENV)
     with again:
         assert search_counts(again) == before
         everything_agrees(again)

@@ -112,7 +112,7 @@ def _run(arguments: list[str], **environment: str) -> list[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=240,
         env={**os.environ, **environment},
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

@@ -26,9 +26,9 @@ import real
 from every_syntax import BIG_ENDIAN, ELE, IMPLICIT, OLD_HTJ2K, Example, every_example, write_all
 from example_pictures import YBR
 from independent import JPEG_DCT, pixels_of
-from service import RunningArchive, wait_until
+from service import PATIENT_ENV, RunningArchive, wait_until
 from wado.archive.derived import Derived
-from wado.archive.health import VIDEO_GROUP
+from wado.archive.health import VIDEO_GROUP, waiting
 from wado.archive.journal import Journals
 from wado.archive.paths import derived_path
 from wado.archive.retrieve import item
@@ -45,7 +45,7 @@ from wado.settings import load_settings
 from wado.transcode_settings import DISPLAYABLE, HTJ2K_RPCL, TranscodeSettings
 from whole_corpus import Kept, store_all
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(1200)]
 
 STOW, DIMSE = "stow", "default"
 H264 = "1.2.840.10008.1.2.4.102"
@@ -54,7 +54,8 @@ NEVER_SENT = {IMPLICIT, BIG_ENDIAN}
 PIXELS = ("syntaxes", "color", "multiframe", "derived")
 NO_REFERENCE = {"JLSL_08_07_0_1F", "badVR", "JPEG2000-embedded-sequence-delimiter",
                 "SC_rgb_jpeg", "layer9"}  # fmt: skip
-QUEUE_TIMEOUT_S = 240
+QUEUE_TIMEOUT_S = 600
+ANSWER_TIMEOUT_S = 240
 AT_A_TIME = 4
 
 
@@ -79,7 +80,9 @@ class Shown:
         self, example: Example, resource: str = "", accept: str = "*/*", tenant: str = STOW
     ) -> requests.Response:
         headers = {"accept": accept, "x-tenant": tenant}
-        return requests.get(f"{self.url(example)}{resource}", headers=headers, timeout=120)
+        return requests.get(
+            f"{self.url(example)}{resource}", headers=headers, timeout=ANSWER_TIMEOUT_S
+        )
 
     def ref(self, example: Example, tenant: str = STOW) -> InstanceRef:
         return InstanceRef.of(tenant, *example.uids)
@@ -111,7 +114,12 @@ def shown(
         real.require(program)
     folder = tmp_path_factory.mktemp("every")
     (folder / "files").mkdir()
-    env = {"WADO_CONSUMER__LOAD_INTERVAL_S": "0.2", "WADO_WEBWORKER__QUIET_S": "0.3"}
+    env = {
+        **PATIENT_ENV,
+        "WADO_CONSUMER__LOAD_INTERVAL_S": "0.2",
+        "WADO_WEBWORKER__QUIET_S": "0.3",
+        "WADO_SERVER__PIXEL_TIMEOUT_S": "120",  # the queue works on pixels at the same time
+    }
     with ExitStack() as stack:
         running = stack.enter_context(RunningArchive(folder / "data", env=env))
         examples = every_example()
@@ -126,6 +134,11 @@ def shown(
         real_files = [corpus / r["path"] for r in manifest if r["path"].split("/")[0] in PIXELS]
         kept = store_all(running.dicomweb, real_files, folder)
         archive = stack.enter_context(open_archive(load_settings(storage={"root": running.root})))
+        wait_until(
+            lambda: waiting(archive, Topic.STORAGE) == 0,
+            timeout_s=QUEUE_TIMEOUT_S,
+            reason="all is catalogued, also what came by C-STORE",
+        )
         yield Shown(running, archive, Journals(archive.store), examples, sent, kept)
 
 
@@ -135,7 +148,7 @@ def stow_all(running: RunningArchive, examples: list[Example]) -> None:
             f"{running.dicomweb}/studies",
             data=example.data,
             headers={"content-type": "application/dicom", "x-tenant": STOW},
-            timeout=60,
+            timeout=ANSWER_TIMEOUT_S,
         )
         assert answer.status_code == 200, (example.name, answer.text)
 

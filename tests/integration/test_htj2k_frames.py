@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 
 import synthetic
 from coded_streams import streams_of
-from copies_site import CopiesSite, Sent, copies_site
+from copies_site import LIMIT_S, CopiesSite, Sent, copies_site
 from dicomweb_site import parts_of
 
 JPEG = "1.2.840.10008.1.2.4."
@@ -251,7 +251,7 @@ def test_a_copy_that_is_gone_is_made_at_a_lower_resolution(site: CopiesSite):
 
 def test_the_service_tells_of_it(site: CopiesSite):
     (sent,) = site.store(image("told", [picture(80, 60)]))
-    paths = site.session.get(f"{site.url}/openapi.json", timeout=30).json()["paths"]
+    paths = site.session.get(f"{site.url}/openapi.json", timeout=LIMIT_S).json()["paths"]
     (path,) = [name for name in paths if "/htj2k/" in name]
     named = [p["name"] for p in paths[path]["get"]["parameters"]]
     assert named == ["study", "series", "instance", "frames", "level"]

@@ -90,7 +90,7 @@ def test_the_example_is_up_to_date(tmp_path: Path):
     file = tmp_path / "nginx.conf"
     command = [sys.executable, "-m", "wado", "deploy", "nginx"]
     command += ["--config", str(DEPLOY / "nginx.toml"), "--out", str(file)]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=120)
     assert file.read_text() == (DEPLOY / "nginx.conf").read_text()
 
 

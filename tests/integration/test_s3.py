@@ -16,19 +16,23 @@ from contract.stores import s3_endpoint, s3_place
 from integration.test_corpus import data_set, files_of, is_explained, search_counts, stow
 from large import Large, digest, get, store_by_stow
 from memory import MEGABYTE, flat, wait_described
-from service import RunningArchive, wait_until
+from service import PATIENT_ENV, RunningArchive, wait_until
 from wado.adapters.instance_store.s3_bucket import Bucket
+from wado.archive.health import GROUPS
+from wado.bootstrap import open_archive
 from wado.services.association import Peer
 from wado.services.storescu import send
+from wado.settings import load_settings
 
 SIZE = 320 * MEGABYTE
 GROWTH = 60 * MEGABYTE
+pytestmark = pytest.mark.timeout(600)  # a busy machine takes minutes for what is so long
 
 
 @pytest.fixture(scope="module")
 def bucket(run_folder: Path) -> Bucket:
     """Where the archive of these tests keeps everything."""
-    return Bucket(s3_place(s3_endpoint(run_folder), f"archive/{uuid4().hex}"))
+    return Bucket(s3_place(s3_endpoint(run_folder), f"archive/{uuid4().hex}", timeout_s=60))
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +40,12 @@ def archive(bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """An archive that has nothing of an image on its disk."""
     place = bucket.place
     env = {
+        **PATIENT_ENV,
         **s3_server.CREDENTIALS,
         "WADO_STORAGE__URL": place.shown,
         "WADO_STORAGE__S3_ENDPOINT": place.endpoint,
         "WADO_STORAGE__S3_ALLOW_HTTP": "true",
+        "WADO_STORAGE__S3_TIMEOUT_S": "60",
     }
     with RunningArchive(tmp_path_factory.mktemp("on-s3") / "data", env=env) as running:
         yield running
@@ -59,7 +65,19 @@ def content(bucket: Bucket, path: str) -> bytes:
     return found[0]
 
 
+def drained(archive: RunningArchive) -> None:
+    """Wait until all that was announced is catalogued, deleted, loaded."""
+    with open_archive(load_settings(storage={"root": archive.root})) as opened:
+        for topic, group in GROUPS.items():
+            wait_until(
+                lambda topic=topic, group=group: opened.log.lag(topic, group) == 0,  # type: ignore[misc]
+                timeout_s=120,
+                reason=f"{topic} is read",
+            )
+
+
 def checked(archive: RunningArchive) -> None:
+    drained(archive)
     check = archive.wado("check", "--deep", "--root", str(archive.root))
     assert check.returncode == 0, check.stdout + check.stderr
 
@@ -99,6 +117,7 @@ def test_real_files_come_back_as_they_were_sent(
     before = originals(bucket)
     summary = send([corpus], Peer.parse(archive.destination))
     assert all(is_explained(f.reason) for f in summary.failures), summary.failures
+    drained(archive)
     kept = originals(bucket)
     assert summary.files_sent == len(kept.keys() - before.keys()) > 300
     refused = {f.path for f in summary.failures}
@@ -162,16 +181,18 @@ def test_deleted_restored_and_deleted_again(
     study = str(images[0].StudyInstanceUID)
     instance = f"{url}/instances/{images[0].SOPInstanceUID}"
     assert fetched(url, method="DELETE")[0] in (200, 202, 204)
-    wait_until(lambda: fetched(instance)[0] == 410, timeout_s=60, reason="it is gone")
+    wait_until(lambda: fetched(instance)[0] == 410, timeout_s=120, reason="it is gone")
+    drained(archive)  # the files go last
     assert [o.path for o in bucket.walk(f"default/{study}")] == []
     assert len(list(bucket.walk(f"deleted/default/{study}"))) == 3
     restored = archive.wado("restore", study, "--root", str(archive.root))
-    assert (restored.returncode, restored.stdout) == (0, "3 instances restored\n")
-    wait_until(lambda: fetched(instance)[0] == 200, timeout_s=60, reason="it is back")
+    # On a busy machine it says, too, that they become visible later.
+    assert (restored.returncode, restored.stdout.splitlines()[0]) == (0, "3 instances restored")
+    wait_until(lambda: fetched(instance)[0] == 200, timeout_s=120, reason="it is back")
     assert len(list(bucket.walk(f"deleted/default/{study}"))) == 0
     checked(archive)
     assert fetched(url, method="DELETE")[0] in (200, 202, 204)
-    wait_until(lambda: fetched(instance)[0] == 410, timeout_s=60, reason="it is gone")
+    wait_until(lambda: fetched(instance)[0] == 410, timeout_s=120, reason="it is gone")
     checked(archive)
 
 
@@ -179,6 +200,7 @@ def test_rebuilt_from_the_originals_alone(
     archive: RunningArchive, bucket: Bucket, tmp_path: Path
 ) -> None:
     url, _ = ct_study(archive, tmp_path, "rebuilt")
+    drained(archive)
     before = search_counts(archive)
     assert url.rpartition("/")[2] in before
     archive.stop()

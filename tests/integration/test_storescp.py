@@ -253,10 +253,12 @@ def test_every_transfer_syntax_is_kept_as_proposed(scp, settings):
 
 
 def test_a_large_data_set_passes_with_flat_memory(raw, settings):
+    assert raw.store(synthetic.ct()).status == 0, "what the first one loads is not counted"
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    size, ds = 0, synthetic.ct()
+    size, ds = 0, synthetic.ct(study="large")
     raw.send(pdata((CT_ID, WHOLE_COMMAND, request(ds))))
-    head = synthetic.data_set(_without("PixelData"))
+    del ds.PixelData
+    head = synthetic.data_set(ds)
     head += b"\xe0\x7f\x10\x00OW\0\0" + (192 << 20).to_bytes(4, "little")
     raw.send(pdata((CT_ID, 0, head)))
     zeros = bytes(65536)
@@ -265,7 +267,7 @@ def test_a_large_data_set_passes_with_flat_memory(raw, settings):
         raw.send(pdata((CT_ID, LAST if size == 192 << 20 else 0, zeros)))
     assert raw.response().status == 0
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 48 << 10
-    assert _stored(settings)[0].stat().st_size > 192 << 20
+    assert max(path.stat().st_size for path in _stored(settings)) > 192 << 20
 
 
 def test_explicit_is_the_context_under_test():

@@ -37,7 +37,7 @@ def consumer(tmp_path: Path, port: int) -> Iterator[Service]:
 
 def answer(port: int, page: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{page}", timeout=10) as found:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{page}", timeout=60) as found:
             return found.status, found.read().decode()
     except urllib.error.HTTPError as e:
         with e:

@@ -60,6 +60,7 @@ def test_the_queries_of_the_page(warehouse: Warehouse) -> None:
     assert float(cost["frames_per_second"]) == pytest.approx(expected)
 
 
+@pytest.mark.timeout(600)  # it is many commands
 def test_the_commands_of_the_page(tmp_path: Path) -> None:
     commands = "".join(text for text in blocks("sh") if text.startswith(("wado ", "curl ")))
     assert commands.count("wado ") > 10
@@ -75,7 +76,7 @@ def test_the_commands_of_the_page(tmp_path: Path) -> None:
     )
     with RunningArchive(root, env={"WADO_STORAGE__DEFAULT_TENANT": "clinic"}) as running:
         done = subprocess.run(
-            ["bash", "-eux", "-c", commands], cwd=tmp_path, timeout=300, check=False,
+            ["bash", "-eux", "-c", commands], cwd=tmp_path, timeout=500, check=False,
             capture_output=True, text=True, stdin=subprocess.DEVNULL,
             env={**os.environ, "STUDY": str(image.StudyInstanceUID), "ROOT": running.http,
                  "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},

@@ -1,7 +1,9 @@
 """Video of every kind becomes what browsers play, or a failure on record; by the real program."""
 
 import io
+import selectors
 import struct
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -22,6 +24,7 @@ from wado.archive.copies import Converted, Converter
 from wado.archive.journal import Journals
 from wado.archive.pixel_workers import PixelWorkers
 from wado.archive.retrieve import Item
+from wado.archive.video_program import VideoProgram, video_program
 from wado.archive.wanted_copies import order
 from wado.dicom.coded_video import H264
 from wado.errors import CutShort, OutOfResources, Unavailable
@@ -66,7 +69,7 @@ class Videos:
         found = self.item(ds)
         meta = replace(order(found.ref, found.entry, target_uid), attempt=attempt)
         given = TranscodeSettings.model_validate(settings)
-        pixels = PixelWorkers(workers=1, timeout_s=60, max_memory_bytes=1 << 30)
+        pixels = PixelWorkers(workers=1, timeout_s=120, max_memory_bytes=1 << 30)
         try:
             return convert(Converter(self.archive, self.journals, pixels, given, self.stop), meta)
         finally:
@@ -354,19 +357,10 @@ def test_video_does_not_become_images(site: Videos):
 # ------------------------------------------------------------------ the program
 
 
-def hanging(folder: Path) -> Path:
-    """Make a program that tells its version, and does nothing else."""
-    path = folder / "ffmpeg"
-    path.write_text('#!/bin/sh\ncase "$*" in *-version*) echo "ffmpeg version 0 x";; '
-                    "*) sleep 600;; esac\n")  # fmt: skip
-    path.chmod(0o755)
-    return path
-
-
 def test_a_program_that_hangs_is_tried_again_and_then_a_failure(site: Videos, tmp_path: Path):
     ds = videos.instance(videos.content("hevc.mp4"), HEVC_MAIN)
     settings: dict[str, Any] = {
-        "ffmpeg": str(hanging(tmp_path)),
+        "ffmpeg": str(videos.hanging(tmp_path)),
         "video_timeout_s": 3,
         "attempts": 2,
     }
@@ -377,11 +371,38 @@ def test_a_program_that_hangs_is_tried_again_and_then_a_failure(site: Videos, tm
     assert done.row.reason == "the conversion of the video took over 3 s"
 
 
+def test_what_it_says_last_is_heard_however_slow_we_are(monkeypatch: pytest.MonkeyPatch):
+    """It speaks and ends just when we have stopped waiting for a word of it."""
+    started: list[subprocess.Popen[bytes]] = []
+    start = VideoProgram._started
+
+    class Late(selectors.DefaultSelector):
+        has_waited = False
+
+        def select(self, timeout: float | None = None) -> list[Any]:
+            if self.has_waited:
+                return super().select(timeout)
+            self.has_waited = True
+            started[0].wait(60)
+            return []
+
+    def noted(program: VideoProgram, *given: Any) -> subprocess.Popen[bytes]:
+        started.append(start(program, *given))
+        return started[-1]
+
+    monkeypatch.setattr(VideoProgram, "_started", noted)
+    monkeypatch.setattr("selectors.DefaultSelector", Late)
+    lines: list[str] = []
+    program = video_program(TranscodeSettings(), Event())
+    program.run(("/bin/echo", "the last word"), each_line=lines.append)
+    assert lines == ["the last word"]
+
+
 def test_it_is_given_up_when_the_service_stops(site: Videos, tmp_path: Path):
     site.stop.set()
     ds = videos.instance(videos.content("hevc.mp4"), HEVC_MAIN)
     with pytest.raises(Unavailable, match="stopping"):
-        site.convert(ds, ffmpeg=str(hanging(tmp_path)))
+        site.convert(ds, ffmpeg=str(videos.hanging(tmp_path)))
 
 
 def test_without_the_program_the_failure_says_what_to_install(site: Videos, tmp_path: Path):

@@ -12,7 +12,7 @@ import pytest
 import copies_site
 import real
 import videos
-from copies_site import CopiesSite, Sent
+from copies_site import LIMIT_S, CopiesSite, Sent
 from videos import HEVC_MAIN, MPEG_2_HIGH, MPEG_2_MAIN
 from wado.archive.retrieve import Item
 from wado.archive.video import without_mp4
@@ -105,9 +105,9 @@ def test_by_parameter_and_by_wado_uri(site: CopiesSite):
         f"&contentType=video/mp4"
     )
     assert site.ask("GET", at).status_code == 503
-    assert site.session.get(uri, timeout=30).status_code == 503
+    assert site.session.get(uri, timeout=LIMIT_S).status_code == 503
     played = stream(site.copy(sent, MPEG_4))
-    for answer in (site.ask("GET", at), site.session.get(uri, timeout=30)):
+    for answer in (site.ask("GET", at), site.session.get(uri, timeout=LIMIT_S)):
         assert (answer.status_code, answer.headers["content-type"]) == (200, AS_VIDEO)
         assert answer.content == played
 

@@ -90,7 +90,7 @@ class Site:
 @pytest.fixture
 def site(archive: Archive) -> Iterator[Site]:
     real.require("ffmpeg")
-    with closing(PixelWorkers(workers=1, timeout_s=60, max_memory_bytes=1 << 30)) as pixels:
+    with closing(PixelWorkers(workers=1, timeout_s=120, max_memory_bytes=1 << 30)) as pixels:
         yield Site(archive, pixels)
 
 

@@ -51,7 +51,7 @@ def caches(
         url = f"redis://127.0.0.1:{free_port()}/0"
     with ExitStack() as stack:
         yield [
-            stack.enter_context(closing(RedisCache(url, prefix=tmp_path.name, timeout_s=5)))
+            stack.enter_context(closing(RedisCache(url, prefix=tmp_path.name, timeout_s=60)))
             for _ in range(WORKERS)
         ]
 
@@ -70,7 +70,7 @@ def test_each_series_is_described_by_one(
     def work(cache: Cache) -> None:
         own = replace(archive, cache=cache, store=cast("InstanceStore", counted))
         worker = Webworker(own, WebworkerSettings(quiet_s=0))
-        begin.wait(20)
+        begin.wait(120)
         described.append(worker.look(threading.Event()))
 
     threads = [threading.Thread(target=work, args=(cache,)) for cache in caches]

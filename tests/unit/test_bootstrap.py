@@ -75,7 +75,7 @@ def test_who_waits_while_another_tries_in_vain_fails_with_it() -> None:
 
     def open_it() -> Port:
         tries.append(1)
-        waiting.wait(20)
+        waiting.wait(100)
         raise Unavailable("it is away")
 
     failures: list[str] = []
@@ -92,9 +92,9 @@ def test_who_waits_while_another_tries_in_vain_fails_with_it() -> None:
         threads = [threading.Thread(target=ask) for _ in range(20)]
         for thread in threads:
             thread.start()
-        wait_until(lambda: lock.asked == len(threads), timeout_s=20, reason="all of them wait")
+        wait_until(lambda: lock.asked == len(threads), timeout_s=60, reason="all of them wait")
         waiting.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
     assert failures == ["it is away"] * 20
     assert len(tries) == 1

@@ -1,13 +1,20 @@
 """What an operator gets wrong is said in one line."""
 
+import itertools
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import synthetic
+from steps import catalogue_all, load_all, store
+from wado import cli_tools
 from wado.bootstrap import open_archive
 from wado.cli import main
 from wado.errors import InvalidRequest
+from wado.ports import Archive
 from wado.settings import load_settings
 
 
@@ -75,3 +82,19 @@ def test_tenant_in_the_settings_that_can_be_none(tmp_path: Path) -> None:
     settings = load_settings(storage={"root": tmp_path}, storescp={"tenants": {"CT1": "log"}})
     with pytest.raises(InvalidRequest, match="not a tenant id: 'log'"), open_archive(settings):
         pass
+
+
+def test_a_log_that_stands_still_for_a_while_is_waited_for(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reader pauses, as it does after an outage."""
+    store(archive, synthetic.ct())
+    waits = itertools.count(1)
+
+    def wait(_seconds: float) -> None:
+        if next(waits) == 5:
+            catalogue_all(archive)
+            load_all(archive)
+
+    monkeypatch.setattr(cli_tools, "time", SimpleNamespace(monotonic=time.monotonic, sleep=wait))
+    assert cli_tools.settle(archive, 30) == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from backing.program import free_port
+from wado import cli_status
 from wado.cli import main
 
 AWAY = "redis://wado:secret@127.0.0.1:{port}/0"
@@ -28,6 +29,7 @@ root = "data"
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli_status, "_STATUS_S", 60.0)
     (tmp_path / "data").mkdir()
 
 

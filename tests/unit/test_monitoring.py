@@ -24,7 +24,7 @@ RULES = ALERTS["groups"][0]["rules"]
 def known(archive: Archive) -> set[str]:
     registry = CollectorRegistry()
     registry.register(BoardCollector(Board(["one"])))
-    registry.register(ArchiveCollector(Watch(archive, limit_s=20)))
+    registry.register(ArchiveCollector(Watch(archive, limit_s=60)))
     AccessLog(archive, registry)
     names = set(re.findall(r"^# TYPE (\w+) ", generate_latest(registry).decode(), re.MULTILINE))
     return {name for name in names if not name.endswith("_created")}

@@ -20,7 +20,7 @@ _FORK = multiprocessing.get_context("fork")
 
 def ended(process: Any) -> int | None:
     """Exit code; None if it had to be killed."""
-    process.join(20)
+    process.join(60)
     code: int | None = process.exitcode
     process.kill()
     process.join()
@@ -56,7 +56,7 @@ def test_a_signal_amid_a_look_at_the_event_is_heard() -> None:
     def body(stop: Event) -> None:
         with stop._cond:  # type: ignore[attr-defined]  # as `wait` does
             os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.wait(15)
+        assert stop.wait(45)
 
     assert exit_code_of(body) == 0
 
@@ -67,7 +67,7 @@ def test_a_signal_right_after_the_start_is_heard(
     """The child begins with the handler of its parent, which can't stop the child."""
 
     def body(stop: Event) -> None:
-        assert stop.wait(10)
+        assert stop.wait(45)
 
     monkeypatch.setattr(supervisor, "configure_logging", lambda _level: time.sleep(0.5))
     service = Service("test", body)

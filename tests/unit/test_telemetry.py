@@ -36,7 +36,7 @@ def test_what_libraries_log_is_a_line_like_ours() -> None:
         "except ZeroDivisionError: logging.getLogger('asyncio').exception('failed')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=120
     )
     odd, failed = (json.loads(line) for line in done.stderr.splitlines())
     assert (odd["service"], odd["event"], odd["level"]) == ("pydicom", "odd charset", "warning")

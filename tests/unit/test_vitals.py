@@ -20,7 +20,7 @@ def _own_row() -> Iterator[None]:
 def in_child(work: object) -> None:
     child = multiprocessing.get_context("fork").Process(target=work)  # type: ignore[arg-type]
     child.start()
-    child.join(20)
+    child.join(60)
     assert child.exitcode == 0
 
 

@@ -247,6 +247,8 @@ export class StackView {
   private queue: FrameQueue | null = null;
   /** False until the viewport has been given the frames, which needs one that can be decoded. */
   private stacked = false;
+  /** Puts window and camera back; null once that is done, for a series that grew. */
+  private restore: (() => void) | null = null;
 
   constructor(readonly element: HTMLDivElement) {
     start();
@@ -271,15 +273,17 @@ export class StackView {
 
   /** Shows frames from the one at `index`; `keep` leaves window and camera, for a series that grew. */
   async show(frames: readonly Frame[], index: number, keep = false): Promise<void> {
-    const kept = keep && this.stacked ? this.presentation() : null;
+    // One that grows again before it is shown keeps what it had before it grew.
+    if (!keep) this.restore = null;
+    else if (this.stacked) this.restore ??= this.presentation();
     this.queue?.stop();
     this.frames = frames;
     this.stacked = false;
     for (const frame of frames) register(frame);
-    this.current.value = { ...(kept ? this.current.value : nothing), count: frames.length };
+    const before = this.restore ? this.current.value : nothing;
+    this.current.value = { ...before, count: frames.length };
     const queue = this.startQueue();
     await this.go(index);
-    kept?.();
     if (queue === this.queue) queue.around(this.current.value.index);
   }
 
@@ -399,7 +403,9 @@ export class StackView {
       await this.viewport.setImageIdIndex(index);
     } else {
       this.stacked = true;
-      await this.viewport.setStack(this.frames.map(imageIdOf), index);
+      const { frames } = this;
+      await this.viewport.setStack(frames.map(imageIdOf), index);
+      if (this.frames === frames) this.presentAgain();
     }
     this.viewport.render();
   }
@@ -416,6 +422,11 @@ export class StackView {
     return this.queue;
   }
 
+  private presentAgain(): void {
+    this.restore?.();
+    this.restore = null;
+  }
+
   /** Remembers window and camera; returns what puts them back. */
   private presentation(): () => void {
     const { voiRange, invert } = this.viewport.getProperties();
@@ -423,7 +434,6 @@ export class StackView {
     return () => {
       this.viewport.setProperties({ ...(voiRange && { voiRange }), invert: invert ?? false });
       this.viewport.setViewPresentation(camera);
-      this.viewport.render();
     };
   }
 

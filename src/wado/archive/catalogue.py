@@ -407,17 +407,17 @@ def catalogue(
     archive.index.put(states, flush=False)
     overtaken: list[SeriesRef] = []
     # Visible once it is written; the three flushes together take as long as the longest of them.
-    _all_at_once(
+    failure = _all_at_once(
         lambda: overtaken.extend(grow(archive.store, journals, growths)),
         lambda: (publish or archive.log.publish)(messages),
         archive.index.flush,
     )
     if still_ours and not still_ours():
         overtaken = list(by_series)  # the records may have come behind those of others
-    if overtaken:
-        for ref in overtaken:
-            _take_back(archive, journals, ref, by_series[ref])
-        raise Unavailable(OVERTAKEN)
+    for ref in overtaken:
+        _take_back(archive, journals, ref, by_series[ref])
+    if failure or overtaken:
+        raise failure or Unavailable(OVERTAKEN)
     if conversions:
         archive.log.publish(conversions)
     return sum(growth.lines.count(b"\n") for growth in growths)
@@ -474,13 +474,11 @@ def _take_back(
     archive.log.publish(messages)
 
 
-def _all_at_once(first: Callable[[], None], *others: Callable[[], None]) -> None:
-    """Run functions at the same time, each in a thread; once all have ended, an error is raised."""
-    with ThreadPoolExecutor(len(others)) as threads:
-        running = [threads.submit(function) for function in others]
-        first()
-    for each in running:
-        each.result()
+def _all_at_once(*functions: Callable[[], None]) -> BaseException | None:
+    """Run functions at the same time, each in a thread; the first error, once all have ended."""
+    with ThreadPoolExecutor(len(functions), initializer=vitals.joining()) as threads:
+        running = [threads.submit(function) for function in functions]
+    return next(filter(None, (each.exception() for each in running)), None)
 
 
 def _line(meta: DicomStoreMeta, image: DicomImageMeta, description: Description) -> bytes:

@@ -192,8 +192,9 @@ class Journals:
             return known if known.entries else None
         if len(self._looked_at) > _MAX_LOOKED_AT:
             self._looked_at.clear()
-        self._looked_at[ref] = now
-        return self.view(ref)
+        view = self.view(ref)
+        self._looked_at[ref] = now  # not before: who comes while we look would be given the old one
+        return view
 
     def _read(
         self, ref: SeriesRef, known: SeriesView | None, version: tuple[int, int]

@@ -139,8 +139,9 @@ class VideoProgram:
                 selector.register(pipe, selectors.EVENT_READ)
             while selector.get_map():
                 self._check()
+                has_ended = process.poll() is not None  # before: it may speak and end meanwhile
                 ready = selector.select(_POLL_S)
-                if not ready and process.poll() is not None:
+                if not ready and has_ended:
                     break  # what it started, and left behind, holds its pipes open
                 for key, _ in ready:
                     data = os.read(key.fd, _READ_BYTES)

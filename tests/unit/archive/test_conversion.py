@@ -269,7 +269,7 @@ def test_crash_is_tried_again_and_recorded_at_last(
     monkeypatch.setattr(image_conversion, "copy_frame", pixel_jobs.die_of_it)
     monkeypatch.setattr(image_conversion, "copy_frame_file", pixel_jobs.die_of_it)
     monkeypatch.setenv("PYTHONPATH", str(Path(pixel_jobs.__file__).parent))
-    pixels = PixelWorkers(workers=1, timeout_s=50, max_memory_bytes=8 << 30)
+    pixels = PixelWorkers(workers=1, timeout_s=200, max_memory_bytes=8 << 30)
     settings = TranscodeSettings(attempts=2)
     converter = Converter(archive, Journals(archive.store), pixels, settings)
     try:

@@ -35,12 +35,12 @@ def away() -> None:
 @pytest.fixture
 def hanging() -> Iterator[Port]:
     wake = threading.Event()
-    yield Port(lambda: wake.wait(60))
+    yield Port(lambda: wake.wait(200))
     wake.set()
 
 
 def ready(archive: Archive, **changes: Any) -> tuple[bool, bool]:
-    found = Watch(replace(archive, **changes), limit_s=20).readiness()
+    found = Watch(replace(archive, **changes), limit_s=60).readiness()
     return found.ready, found.degraded
 
 
@@ -72,7 +72,7 @@ def test_what_was_ready_goes_on_taking_images_while_the_index_is_away(
     both = type(
         "Both", (), {"__getattr__": lambda _self, name: getattr(state.get("port", real), name)}
     )
-    watch = Watch(replace(archive, **{port: both()}), limit_s=20)
+    watch = Watch(replace(archive, **{port: both()}), limit_s=60)
     for question in watch._ports.values():
         question._keep_s = 0
     assert watch.readiness().ready
@@ -98,18 +98,18 @@ def test_a_port_that_hangs_costs_the_limit_and_one_thread(archive: Archive, hang
 
 def test_an_answer_is_kept_for_a_moment() -> None:
     asked: list[int] = []
-    question = Question(lambda: asked.append(1), keep_s=60)
+    question = Question(lambda: asked.append(1), keep_s=3600)
     for _ in range(5):
         question.begin()
-        assert question.found(time.monotonic() + 20).answered
+        assert question.found(time.monotonic() + 60).answered
     assert len(asked) == 1
 
 
 def test_what_waits_is_counted_and_what_is_unknown_is_said(archive: Archive) -> None:
     store(archive, *synthetic.ct_series(3))
-    found = Watch(archive, limit_s=20).look()
+    found = Watch(archive, limit_s=60).look()
     lags = {queue.topic: queue.lag for queue in found.queues}
     assert lags == dict.fromkeys(GROUPS, 0) | {Topic.STORAGE: 3, Topic.LOG: 3}
     assert found.awaiting_description == 0
-    found = Watch(replace(archive, log=cast("Any", Port(away))), limit_s=20).look()
+    found = Watch(replace(archive, log=cast("Any", Port(away))), limit_s=60).look()
     assert {queue.lag for queue in found.queues} == {None}

@@ -7,7 +7,16 @@ import orjson
 import pytest
 
 from wado.adapters.instance_store.filesystem import FilesystemInstanceStore
-from wado.archive.journal import Journals, deleted_line, described_line, journal_line
+from wado.archive import journal
+from wado.archive.journal import (
+    ON_REQUEST,
+    RECENT_S,
+    Journals,
+    SeriesView,
+    deleted_line,
+    described_line,
+    journal_line,
+)
 from wado.archive.paths import journal_path
 from wado.dicom.uids import SeriesRef
 
@@ -118,3 +127,24 @@ def test_forgets_series_beyond_its_limit(store: FilesystemInstanceStore) -> None
     assert all(journals.view(ref) for ref in refs)
     assert len(journals._views) == 1
     assert journals.view(refs[0]) is not None
+
+
+def test_who_comes_while_another_looks_is_not_given_what_is_old(
+    store: FilesystemInstanceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = iter((10.0, 10 + 2 * RECENT_S, 10 + 2 * RECENT_S))
+    monkeypatch.setattr(journal, "monotonic", lambda: next(moments))
+    journals, version = Journals(store), store.version
+    meanwhile: list[SeriesView | None] = []
+
+    def slow_version(path: str) -> tuple[int, int] | None:
+        monkeypatch.setattr(store, "version", version)
+        meanwhile.append(journals.recent(REF))
+        return version(path)
+
+    store.append({PATH: line(1)})
+    assert journals.recent(REF) is not None
+    store.append({PATH: deleted_line("1.2.3.1", ON_REQUEST)})
+    monkeypatch.setattr(store, "version", slow_version)
+    assert journals.recent(REF) is None
+    assert meanwhile == [None]

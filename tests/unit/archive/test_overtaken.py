@@ -205,7 +205,9 @@ def held(archive: Archive) -> Held:
     return Held(next_batch(archive))
 
 
-def test_records_that_come_late_are_told_again(archive: Archive) -> None:
+@pytest.mark.parametrize("fails", [False, True])
+def test_records_that_come_late_are_told_again(archive: Archive, *, fails: bool) -> None:
+    """Also when the index, which was asked before, has not answered in time."""
     gone, grown = synthetic.ct_series(2), synthetic.ct_series(4, study="b", series="b")
     store(archive, *gone, *grown[:2])
     batch, refs = held(archive), [series_of(gone[0]), series_of(grown[0])]
@@ -214,7 +216,7 @@ def test_records_that_come_late_are_told_again(archive: Archive) -> None:
         """Go on once the journals are written; they are, while the records are published."""
         journals = Journals(archive.store)
         wait_until(
-            lambda: all(journals.view(ref) for ref in refs), timeout_s=20, reason="they are there"
+            lambda: all(journals.view(ref) for ref in refs), timeout_s=60, reason="they are there"
         )
         catalogue_all(archive)
         delete_study(archive, gone[0])
@@ -222,7 +224,13 @@ def test_records_that_come_late_are_told_again(archive: Archive) -> None:
         catalogue_all(archive)
         batch.lost = True
 
+    def no_answer() -> None:
+        wait_until(lambda: batch.lost, timeout_s=60, reason="others have gone on")
+        raise Unavailable("no answer in time")
+
     late = frozen(archive, ("log", "publish"), others)
+    if fails:
+        late = frozen(late, ("index", "flush"), no_answer)
     with pytest.raises(Unavailable):
         catalogue_batch(late, Journals(archive.store), cast("Batch", batch))
     assert {row["sop_instance_uid"] for row in images(archive)} == {

@@ -295,7 +295,7 @@ def test_committer_answers_each_of_many(archive: Archive) -> None:
     with Committer(archive) as committer:
 
         def send(part: list[Dataset]) -> None:
-            results.extend(committer.submit(received(archive, ds)).result(10) for ds in part)
+            results.extend(committer.submit(received(archive, ds)).result(60) for ds in part)
 
         threads = [threading.Thread(target=send, args=(series[n::4],)) for n in range(4)]
         for thread in threads:
@@ -310,7 +310,7 @@ def test_committer_survives_who_stops_waiting(archive: Archive) -> None:
     one, two = synthetic.ct_series(2)
     with Committer(archive) as committer:
         committer.submit(received(archive, one)).cancel()
-        assert isinstance(committer.submit(received(archive, two)).result(10), Stored)
+        assert isinstance(committer.submit(received(archive, two)).result(60), Stored)
 
 
 def test_committer_finishes_what_was_submitted(archive: Archive) -> None:

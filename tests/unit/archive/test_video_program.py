@@ -39,7 +39,7 @@ def script(tmp_path: Path) -> Script:
 @pytest.fixture
 def program() -> VideoProgram:
     """One with all the time that it needs."""
-    return VideoProgram("ffmpeg", "ffprobe", GIB, 60, monotonic() + 60, Event())
+    return VideoProgram("ffmpeg", "ffprobe", GIB, 200, monotonic() + 200, Event())
 
 
 def is_there(pid: int) -> bool:
@@ -103,12 +103,12 @@ def test_a_program_that_hangs_is_killed_with_what_it_started(
 ):
     pids = tmp_path / "pids"
     hangs = script(f"sleep 600 & echo $$ $! > {pids}; wait")
-    hasty = replace(program, timeout_s=3, deadline_s=monotonic() + 3)
-    with pytest.raises(CutShort, match="took over 3 s"):
+    hasty = replace(program, timeout_s=8, deadline_s=monotonic() + 8)
+    with pytest.raises(CutShort, match="took over 8 s"):
         hasty.run((hangs,), max_file_bytes=1000)
     assert len(pids_in(pids)) == 2
     wait_until(
-        lambda: not any(map(is_there, pids_in(pids))), timeout_s=20, reason="they are killed"
+        lambda: not any(map(is_there, pids_in(pids))), timeout_s=60, reason="they are killed"
     )
 
 
@@ -118,7 +118,7 @@ def test_one_that_leaves_another_behind_is_done(
     pids = tmp_path / "pids"
     program.run((script(f"sleep 600 & echo $! > {pids}"),), max_file_bytes=1000)
     (left,) = pids_in(pids)
-    wait_until(lambda: not is_there(left), timeout_s=20, reason="it is killed")
+    wait_until(lambda: not is_there(left), timeout_s=60, reason="it is killed")
 
 
 def test_it_is_given_up_when_the_service_stops(program: VideoProgram):
@@ -135,11 +135,11 @@ def test_it_ends_with_the_service_even_if_that_is_killed(tmp_path: Path):
     )
     with subprocess.Popen([sys.executable, "-c", code]) as service:
         try:
-            wait_until(lambda: bool(sleeping(service.pid)), timeout_s=30, reason="the program runs")
+            wait_until(lambda: bool(sleeping(service.pid)), timeout_s=60, reason="the program runs")
             (pid,) = sleeping(service.pid)
         finally:
             service.kill()
-    wait_until(lambda: not is_there(pid), timeout_s=20, reason="it ends with its parent")
+    wait_until(lambda: not is_there(pid), timeout_s=60, reason="it ends with its parent")
 
 
 def sleeping(parent: int) -> list[int]:
@@ -190,10 +190,10 @@ def test_who_lacks_it_is_told_what_to_install(tmp_path: Path, monkeypatch: pytes
 def test_the_one_that_is_named_is_taken_and_its_reader_beside_it(script: Script, tmp_path: Path):
     named, reader = script(""), script("", "ffprobe")
     found = video_program(
-        TranscodeSettings(ffmpeg=named, memory_bytes=GIB, video_timeout_s=5), Event()
+        TranscodeSettings(ffmpeg=named, memory_bytes=GIB, video_timeout_s=500), Event()
     )
     assert (found.ffmpeg, found.ffprobe, found.memory_bytes) == (named, reader, GIB)
-    assert 0 < found.deadline_s - monotonic() <= 5
+    assert 0 < found.deadline_s - monotonic() <= 500
 
 
 @pytest.mark.parametrize(

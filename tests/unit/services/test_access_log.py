@@ -14,7 +14,7 @@ from wado.ports import Archive
 from wado.services.server import access_log
 from wado.services.server.access_log import Access, AccessLog, Target
 
-WITHIN_S = 20.0
+WITHIN_S = 60.0
 
 
 class Away:

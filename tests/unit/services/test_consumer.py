@@ -59,7 +59,7 @@ def run_until(archive: Archive, done: Callable[[], bool]) -> None:
         wait_until(lambda: bool(failures) or done(), timeout_s=60, reason="done")
     finally:
         stop.set()
-        thread.join(20)
+        thread.join()
     assert failures == []
 
 
@@ -221,6 +221,6 @@ def test_tables_that_others_load_are_left_to_them(archive: Archive) -> None:
         )
     finally:
         stop.set()
-        thread.join(20)
+        thread.join()
     assert archive.log.lag(Topic.LOG, "wado-warehouse") == 1
     assert archive.warehouse.count("dicom_object_meta") == 0

@@ -6,6 +6,7 @@ import time
 from collections.abc import Coroutine
 from http.client import HTTPResponse
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -214,12 +215,21 @@ def test_a_file_that_is_shorter_than_promised_cuts_the_connection(tmp_path: Path
 def test_a_client_that_reads_nothing_is_given_up(tmp_path: Path):
     (tmp_path / "file").write_bytes(bytes(LARGE))
 
+    given_up = Event()
+
+    class Watched(Echo):
+        async def serve(self, scope: Scope, exchange: Exchange) -> None:
+            try:
+                await super().serve(scope, exchange)
+            finally:
+                given_up.set()
+
     def sleeper(sock: socket.socket) -> bytes:
         sock.sendall(b"GET /file" + HEAD + b"\r\n")
-        time.sleep(0.5)
+        assert given_up.wait(60)
         return rest_of(sock)
 
-    assert len(talk(Echo(tmp_path / "file"), sleeper, stall_timeout_s=0.1)) < LARGE
+    assert len(talk(Watched(tmp_path / "file"), sleeper, stall_timeout_s=0.1)) < LARGE
 
 
 def test_http_1_0_gets_bodies_of_unknown_length_up_to_the_end():
@@ -296,9 +306,14 @@ def test_a_body_comes_through_though_another_protocol_is_offered(body: bytes, pa
 
 
 def test_a_head_that_does_not_come_is_not_waited_for():
-    started = time.monotonic()
-    assert raw(Echo(), b"GET /now HTTP/1.1\r\nHost: x\r\nX-Sl", head_timeout_s=0.1) == b""
-    assert time.monotonic() - started < 10
+    def client(sock: socket.socket) -> bytes:
+        sock.sendall(b"GET /now HTTP/1.1\r\nHost: x\r\nX-Sl")
+        try:
+            return sock.recv(100)  # TimeoutError if nobody closes it
+        except ConnectionError:
+            return b""
+
+    assert talk(Echo(), client, head_timeout_s=0.1) == b""
 
 
 @given(st.binary(max_size=300))
@@ -331,7 +346,7 @@ def test_a_client_that_goes_away_ends_the_request():
     def client(sock: socket.socket) -> None:
         sock.sendall(b"POST /body" + HEAD + b"Content-Length: 10\r\n\r\nabc")
         sock.close()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not ended and time.monotonic() < deadline:
             time.sleep(0.01)
 
@@ -386,10 +401,10 @@ def test_who_reads_slowly_but_reads_is_not_cut_off():
         received = 0
         while received < LARGE and (data := sock.recv(10_000)):
             received += len(data)
-            time.sleep(0.002)
+            time.sleep(0.01)  # in all, longer than both limits
         return received
 
-    assert talk(Large(), client, head_timeout_s=0.01, stall_timeout_s=1.5) >= LARGE
+    assert talk(Large(), client, head_timeout_s=1.5, stall_timeout_s=2.0) >= LARGE
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 import synthetic
+from service import wait_until
 from steps import batches, catalogue_all, store
 from wado.archive.paths import instance_path
 from wado.dicom.uids import InstanceRef
@@ -57,12 +58,16 @@ def test_a_whole_file_is_named_and_logged_as_sent(service: Service, archive: Arc
     part = get(service, ct, range="bytes=100-300099")
     assert (part.status, part.body) == (206, b"")
     assert part.headers["x-accel-redirect"] == f"/_files/{instance_path(ref)}"
-    service.access_log.__exit__(None, None, None)  # it writes down what it has
-    logged = []
-    for batch in batches(archive, Topic.WEBAPI_ACCESS, "test"):
-        lines = [line for message in batch.messages for line in message.body.splitlines()]
-        logged += [orjson.loads(line)["bytes_sent"] for line in lines]
-        batch.commit()
+    logged: list[int] = []
+
+    def are_logged() -> bool:
+        for batch in batches(archive, Topic.WEBAPI_ACCESS, "test"):
+            lines = [line for message in batch.messages for line in message.body.splitlines()]
+            logged.extend(orjson.loads(line)["bytes_sent"] for line in lines)
+            batch.commit()
+        return len(logged) >= 4
+
+    wait_until(are_logged, timeout_s=60, reason="all are logged")
     assert logged == [size, size, size, 300_000]
 
 

@@ -3,8 +3,8 @@
 import asyncio
 import os
 import socket
-import time
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -19,7 +19,7 @@ def test_what_is_sent_arrives_in_order(tmp_path: Path):
 
     async def sent() -> bytes:
         ours, theirs = socket.socketpair()
-        outflow = Outflow(ours.fileno(), 5.0)
+        outflow = Outflow(ours.fileno(), 60.0)
         ours.close()
 
         def read() -> bytes:
@@ -62,7 +62,7 @@ def test_a_reader_that_takes_nothing_is_given_up():
 
 def test_who_waits_learns_that_the_reader_has_left():
     with pytest.raises(ConnectionResetError):
-        run_alone(to_nobody(20.0, gone=True))
+        run_alone(to_nobody(60.0, gone=True))
 
 
 def test_a_file_that_ends_early_is_noticed(tmp_path: Path):
@@ -71,7 +71,7 @@ def test_a_file_that_ends_early_is_noticed(tmp_path: Path):
     async def sent() -> None:
         ours, theirs = socket.socketpair()
         fd = os.open(tmp_path / "file", os.O_RDONLY)
-        outflow = Outflow(ours.fileno(), 1.0)
+        outflow = Outflow(ours.fileno(), 60.0)
         try:
             with ours, theirs:
                 await outflow.send_file(FileRange(fd, 0, 100))
@@ -92,13 +92,17 @@ def test_a_socket_in_use_by_a_thread_is_closed_after_it(
 
     async def sent() -> None:
         ours, theirs = socket.socketpair()
-        outflow = Outflow(ours.fileno(), 1.0)
+        outflow = Outflow(ours.fileno(), 60.0)
         number = outflow._socket.fileno()
-        loop = asyncio.get_running_loop()
+        loop, was_closed = asyncio.get_running_loop(), Event()
+
+        def close() -> None:
+            outflow.close()
+            was_closed.set()
 
         def sendfile(out: int, *_: int) -> int:
-            loop.call_soon_threadsafe(outflow.close)
-            time.sleep(0.05)
+            loop.call_soon_threadsafe(close)
+            assert was_closed.wait(60)
             at.append((out, os.fstat(number).st_ino))
             return 10
 
@@ -119,7 +123,7 @@ def test_what_is_sent_at_once_gives_others_their_turn(tmp_path: Path):
 
     async def left() -> int:
         ours, theirs = socket.socketpair()
-        outflow = Outflow(ours.fileno(), 1.0)
+        outflow = Outflow(ours.fileno(), 60.0)
 
         def read() -> None:
             with theirs:

@@ -143,7 +143,7 @@ def test_nothing_behind_the_header_is_taken(header: bytes, step: int):
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.settimeout(0)
-            receiving = asyncio.create_task(receive_header(ours, timeout_s=10))
+            receiving = asyncio.create_task(receive_header(ours, timeout_s=60))
             whole = header + behind
             for start in range(0, len(whole), step):
                 theirs.send(whole[start : start + step])
@@ -172,6 +172,6 @@ def test_a_look_whether_we_are_there_is_no_fault():
         with ours:
             ours.settimeout(0)
             theirs.close()
-            return await receive_header(ours, timeout_s=10)
+            return await receive_header(ours, timeout_s=60)
 
     assert run_alone(received()) is None

@@ -15,7 +15,7 @@ from wado.services.server.service import open_service
 from wado.settings import Settings
 from web import run_alone
 
-WITHIN_S = 20.0
+WITHIN_S = 60.0
 STUCK_AFTER_S = 300.0
 
 
@@ -49,7 +49,7 @@ def test_threads_that_end_one_long_task_after_the_other_are_not_stuck(
         assert [step["at"] for step in pulse.stuck()] == ["answers"]
         first.set()
         assert tasks[0].result(WITHIN_S)
-        for _ in range(1000):  # it is noted a moment later
+        for _ in range(6000):  # it is noted a moment later
             if not pulse.stuck():
                 break
             Event().wait(0.01)

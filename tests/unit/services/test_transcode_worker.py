@@ -28,7 +28,7 @@ from wado.services.transcode_worker import GROUP, IMAGES, VIDEOS, Part
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transcode_worker, "_PAUSE_S", 0.01)
-    monkeypatch.setattr(transcode_worker, "_KEEP_S", 0.5)
+    monkeypatch.setattr(transcode_worker, "_KEEP_S", 60.0)
 
 
 @pytest.fixture(autouse=True)
@@ -210,7 +210,10 @@ def test_what_was_made_is_kept_until_it_can_be_announced(
     assert derived_of(archive, ds).copies
 
 
-def test_it_is_made_again_if_that_takes_too_long(archive: Archive, attempts: Attempts) -> None:
+def test_it_is_made_again_if_that_takes_too_long(
+    archive: Archive, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transcode_worker, "_KEEP_S", 0.1)
     (ds,) = some(1)
     store(archive, ds)
     log = LogThatIsAway(archive.log, times=99)
@@ -258,7 +261,7 @@ def test_it_stops_within_seconds_and_goes_on_later(
     service.start()
     assert began.wait(60)
     stop.set()
-    service.join(30)
+    service.join(120)
     assert not service.is_alive()
     monkeypatch.setattr(transcode_worker, "convert", convert)
     note = Unfinished(archive.store, label_of(archive))

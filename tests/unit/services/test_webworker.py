@@ -46,13 +46,13 @@ def test_leaves_alone_what_another_is_at(archive: Archive) -> None:
     study = series_of(taken).study
     worker = Webworker(archive, AT_ONCE)
     name = f"describe:{study.tenant_id}:{study.study_instance_uid}"
-    with archive.cache.lock(name, ttl_s=60) as held:
+    with archive.cache.lock(name, ttl_s=200) as held:
         assert held
         assert worker.look(STOP) == 1
         assert archive.store.version(f"{series_document_path(series_of(taken))}.json") is None
         assert worker.look(STOP) == 0
     assert worker.look(STOP) == 1
-    with archive.cache.lock(name, ttl_s=60) as held:
+    with archive.cache.lock(name, ttl_s=200) as held:
         assert held, "it was let go of"
 
 
@@ -62,7 +62,7 @@ def test_one_purges_at_a_time(archive: Archive) -> None:
     catalogue_all(archive)
     request_deletion(archive, series_of(synthetic.ct()).study)
     catalogue_all(archive)
-    with archive.cache.lock("purge", ttl_s=60):
+    with archive.cache.lock("purge", ttl_s=200):
         worker.purge(deleted_keep_s=0)
         assert list(deleted_files(archive.store))
     worker.purge(deleted_keep_s=0)
@@ -97,7 +97,7 @@ def test_what_has_expired_is_purged(archive: Archive) -> None:
     request_deletion(archive, series_of(ds).study)
     catalogue_all(archive)
     worker = Webworker(archive, AT_ONCE)
-    assert not worker.purge(deleted_keep_s=60)
+    assert not worker.purge(deleted_keep_s=3600)
     assert any(deleted_files(archive.store))
     assert not worker.purge(deleted_keep_s=-60)
     assert not any(deleted_files(archive.store))
@@ -134,7 +134,7 @@ def test_run_works_on_commitments_and_purges(archive: Archive) -> None:
     request_deletion(archive, series_of(deleted).study)
     catalogue_all(archive)
     meta = CommitmentMeta("clinic", "1.2.3", "trace")
-    request_commitment(archive, meta, [Wanted(ds.SOPClassUID, ds.SOPInstanceUID)], keep_s=60)
+    request_commitment(archive, meta, [Wanted(ds.SOPClassUID, ds.SOPInstanceUID)], keep_s=3600)
     stop = threading.Event()
     settings = WebworkerSettings(interval_s=0.05, quiet_s=0)
     running = threading.Thread(
@@ -145,15 +145,15 @@ def test_run_works_on_commitments_and_purges(archive: Archive) -> None:
     running.start()
 
     def done() -> bool:
-        found = find_transaction(archive, "clinic", "1.2.3", keep_s=60)
+        found = find_transaction(archive, "clinic", "1.2.3", keep_s=3600)
         return found.result is not None and not any(deleted_files(archive.store))
 
     try:
-        wait_until(done, timeout_s=30, reason="the result is there, the deleted file is not")
+        wait_until(done, timeout_s=60, reason="the result is there, the deleted file is not")
     finally:
         stop.set()
-        running.join(20)
-    result = find_transaction(archive, "clinic", "1.2.3", keep_s=60).result
+        running.join()
+    result = find_transaction(archive, "clinic", "1.2.3", keep_s=3600).result
     assert result is not None
     assert list(result) == ["00081199"]
 
@@ -173,6 +173,7 @@ def test_wrong_count_is_corrected_only_when_nothing_comes_any_more(
         return row["number_of_series_related_instances"]
 
     worker = Webworker(archive, AT_ONCE)
+    monkeypatch.setattr(webworker, "_LONGEST_WAIT_S", 3600.0)
     assert worker.look(STOP) == 0
     assert count() == 2
     monkeypatch.setattr(webworker, "_LONGEST_WAIT_S", 0.0)
