@@ -8,7 +8,7 @@ from typing import Self
 
 from read_log import wait_read
 from service import RunningArchive, wait_until
-from wado.archive.health import waiting
+from wado.archive.health import GROUPS, waiting
 from wado.bootstrap import open_archive
 from wado.records import Topic
 from wado.settings import load_settings
@@ -42,7 +42,7 @@ def wait_described(archive: RunningArchive) -> None:
 
 def wait_settled(archive: RunningArchive) -> None:
     """Wait until all of the log is read, by who loads the warehouse, too, and written down."""
-    wait_read(archive)
+    wait_read(archive, GROUPS)
     wait_described(archive)
 
 

@@ -21,7 +21,7 @@ from rich.progress import (
 from wado.archive.check import Report
 from wado.archive.check import check as check_archive
 from wado.archive.grace import deleted_series, restore
-from wado.archive.health import GROUPS
+from wado.archive.health import COUNTED
 from wado.archive.health import waiting as messages_waiting
 from wado.archive.reindex import Rebuilt
 from wado.archive.reindex import reindex as reindex_archive
@@ -172,7 +172,7 @@ def check_with_progress(
 def settle(
     archive: Archive, seconds: float, update: Callable[[str], object] = lambda _text: None
 ) -> int:
-    """Wait until the log is read, as long as it moves; how many messages still wait.
+    """Wait until what counts is read from the log, as long as it moves; how many messages wait.
 
     One that stands still may have readers all the same: after an outage they pause before they
     try again.
@@ -180,7 +180,7 @@ def settle(
     now = time.monotonic()
     end, moved, last = now + seconds, now, -1
     while True:
-        waiting = sum(messages_waiting(archive, topic) for topic in GROUPS)
+        waiting = sum(messages_waiting(archive, topic) for topic in COUNTED)
         now = time.monotonic()
         if waiting != last:
             moved, last = now, waiting

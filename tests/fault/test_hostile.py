@@ -33,7 +33,8 @@ from hostile import (
 from memory import MEGABYTE, wait_described
 from service import RunningArchive
 
-COSTLY_GROWTH = 600 * MEGABYTE
+COSTLY_GROWTH = 680 * MEGABYTE
+"""Measured: 574 MB, for 3,000,000 elements, if they come first. Those of pydicom alone take 704."""
 
 REFUSED: dict[str, Callable[[], Hostile]] = {
     "path in the study UID": lambda: Hostile("a", study=b"../../../../tmp/evil"),

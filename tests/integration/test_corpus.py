@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from service import PATIENT_ENV, RunningArchive, wait_until
-from wado.archive.health import GROUPS, waiting
+from read_log import wait_read
+from service import PATIENT_ENV, RunningArchive
 from wado.bootstrap import open_archive
 from wado.dicom.part10 import read_file_meta
 from wado.services.association import Peer
@@ -79,19 +79,9 @@ def search_counts(archive: RunningArchive) -> dict[str, int]:
     return counts
 
 
-def all_is_read(archive: RunningArchive) -> None:
-    """Wait until nothing waits on the log; `wado check` would not wait for who is slow."""
-    with open_archive(load_settings(storage={"root": archive.root})) as opened:
-        wait_until(
-            lambda: not any(waiting(opened, topic) for topic in GROUPS),
-            timeout_s=LIMIT_S,
-            reason="the log is read",
-        )
-
-
 def everything_agrees(archive: RunningArchive) -> int:
     """Disk, index, metadata and warehouse count the same; how many instances there are."""
-    all_is_read(archive)
+    wait_read(archive, timeout_s=LIMIT_S)
     check = archive.wado("check", "--deep", "--root", str(archive.root), timeout_s=LIMIT_S)
     assert check.returncode == 0, check.stdout + check.stderr
     on_disk: dict[str, int] = {}

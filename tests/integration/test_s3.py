@@ -16,13 +16,11 @@ from contract.stores import s3_endpoint, s3_place
 from integration.test_corpus import data_set, files_of, is_explained, search_counts, stow
 from large import Large, digest, get, store_by_stow
 from memory import MEGABYTE, flat, wait_described
+from read_log import wait_read
 from service import PATIENT_ENV, RunningArchive, wait_until
 from wado.adapters.instance_store.s3_bucket import Bucket
-from wado.archive.health import GROUPS
-from wado.bootstrap import open_archive
 from wado.services.association import Peer
 from wado.services.storescu import send
-from wado.settings import load_settings
 
 SIZE = 320 * MEGABYTE
 GROWTH = 60 * MEGABYTE
@@ -65,19 +63,8 @@ def content(bucket: Bucket, path: str) -> bytes:
     return found[0]
 
 
-def drained(archive: RunningArchive) -> None:
-    """Wait until all that was announced is catalogued, deleted, loaded."""
-    with open_archive(load_settings(storage={"root": archive.root})) as opened:
-        for topic, group in GROUPS.items():
-            wait_until(
-                lambda topic=topic, group=group: opened.log.lag(topic, group) == 0,  # type: ignore[misc]
-                timeout_s=120,
-                reason=f"{topic} is read",
-            )
-
-
 def checked(archive: RunningArchive) -> None:
-    drained(archive)
+    wait_read(archive)
     check = archive.wado("check", "--deep", "--root", str(archive.root))
     assert check.returncode == 0, check.stdout + check.stderr
 
@@ -117,7 +104,7 @@ def test_real_files_come_back_as_they_were_sent(
     before = originals(bucket)
     summary = send([corpus], Peer.parse(archive.destination))
     assert all(is_explained(f.reason) for f in summary.failures), summary.failures
-    drained(archive)
+    wait_read(archive)
     kept = originals(bucket)
     assert summary.files_sent == len(kept.keys() - before.keys()) > 300
     refused = {f.path for f in summary.failures}
@@ -182,7 +169,7 @@ def test_deleted_restored_and_deleted_again(
     instance = f"{url}/instances/{images[0].SOPInstanceUID}"
     assert fetched(url, method="DELETE")[0] in (200, 202, 204)
     wait_until(lambda: fetched(instance)[0] == 410, timeout_s=120, reason="it is gone")
-    drained(archive)  # the files go last
+    wait_read(archive)  # the files go last
     assert [o.path for o in bucket.walk(f"default/{study}")] == []
     assert len(list(bucket.walk(f"deleted/default/{study}"))) == 3
     restored = archive.wado("restore", study, "--root", str(archive.root))
@@ -200,7 +187,7 @@ def test_rebuilt_from_the_originals_alone(
     archive: RunningArchive, bucket: Bucket, tmp_path: Path
 ) -> None:
     url, _ = ct_study(archive, tmp_path, "rebuilt")
-    drained(archive)
+    wait_read(archive)
     before = search_counts(archive)
     assert url.rpartition("/")[2] in before
     archive.stop()

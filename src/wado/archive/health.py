@@ -24,6 +24,8 @@ GROUPS = {
     Topic.TRANSCODE_LOG: "wado-warehouse",
 }
 """Who reads a topic."""
+COUNTED = (Topic.STORAGE, Topic.LOG, Topic.DICOM_STATE, Topic.DICOM_IMAGE)
+"""Topics by which images come to be found and counted; others may take long, or never rest."""
 VIDEO_GROUP = "wado-transcode-video"
 """Who reads, beside those, `transcode_queue` for the videos in it."""
 RECEPTION = frozenset({"log", "store"})
