@@ -1,8 +1,10 @@
 """One archive with real files and one browser for all tests of the viewer."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -122,7 +124,7 @@ def every_one(
     write_all(list(examples.values()), files)
     env = {**PATIENT_ENV, "WADO_TRANSCODE__RULES": json.dumps(LARGE_JPEG_2000)}
     with RunningArchive(tmp_path_factory.mktemp("every_one") / "data", env=env) as archive:
-        send(archive, files)
+        send(archive, files, [example.uids for example in examples.values()])
         yield archive
 
 
@@ -141,19 +143,27 @@ def available(archive: RunningArchive, example: Example) -> list[str]:
     return list(answer.json()[0]["00083002"]["Value"])
 
 
-def send(archive: RunningArchive, path: Path) -> None:
-    """C-STORE a file or a folder, and wait until each of its instances is found."""
+def send(archive: RunningArchive, path: Path, uids: Collection[tuple[str, str, str]] = ()) -> None:
+    """C-STORE a file or a folder, and wait until each of its instances is found.
+
+    `uids` are study, series and instance of each, for files that pydicom can't read.
+    """
     result = archive.wado("send", str(path), "--to", archive.destination)
     assert result.returncode == 0, result.stdout + result.stderr
-    files = [path] if path.is_file() else list(path.iterdir())
-    read = [dcmread(f, specific_tags=["StudyInstanceUID", "SOPInstanceUID"]) for f in files]
-    for study in {str(ds.StudyInstanceUID) for ds in read}:
-        sent = {str(ds.SOPInstanceUID) for ds in read if ds.StudyInstanceUID == study}
+    for study, group in groupby(sorted(uids or uids_below(path)), key=itemgetter(0)):
+        sent = {instance for _, _, instance in group}
         wait_until(
             lambda study=study, sent=sent: sent <= found(archive, study),  # type: ignore[misc]
             timeout_s=120,
             reason=f"all instances of {study} are found",
         )
+
+
+def uids_below(path: Path) -> list[tuple[str, str, str]]:
+    """Give study, series and instance of a file, or of each file in a folder."""
+    files = [path] if path.is_file() else list(path.iterdir())
+    read = [dcmread(file, stop_before_pixels=True) for file in files]
+    return [(ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID) for ds in read]
 
 
 def found(archive: RunningArchive, study: str) -> set[str]:

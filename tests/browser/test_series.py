@@ -158,14 +158,17 @@ def test_a_series_that_grows_keeps_its_window_and_image(
 def test_one_that_grows_again_before_it_is_shown_keeps_them_too(
     viewer: ViewerPage, filled: RunningArchive, head: list[Path], tmp_path: Path
 ):
-    study, page, held = f"{GROWING}.2", viewer.page, list[Route]()
+    study, page, held, released = f"{GROWING}.2", viewer.page, list[Route](), list[bool]()
     send(filled, growing(study, head, range(4), tmp_path / "early"))
     zoom = magnified(viewer, study)
     expect(page.locator(".corner.bottom.left")).to_have_text("Image 4 / 4")  # all are loaded
     frame = f"**/instances/{study}.1.3/frames/1"
 
     def hold(route: Route) -> None:
-        held.append(route)
+        if released:
+            route.continue_()
+        else:
+            held.append(route)
 
     page.route(frame, hold)
     page.evaluate("() => __viewer.cache.purgeCache()")  # as when memory does not hold them all
@@ -173,7 +176,7 @@ def test_one_that_grows_again_before_it_is_shown_keeps_them_too(
         send(filled, growing(study, head, range(number, number + 1), tmp_path / f"{number}"))
         expect(page.locator("[data-test=position]")).to_have_text(f"Image 4 / {number + 1}")
     wait_until(lambda: bool(held), timeout_s=60, reason="the image is asked for again")
-    page.unroute(frame)
+    released.append(True)
     for route in held:
         route.continue_()
     assert_still_magnified(viewer, study, zoom)

@@ -247,6 +247,8 @@ export class StackView {
   private queue: FrameQueue | null = null;
   /** False until the viewport has been given the frames, which needs one that can be decoded. */
   private stacked = false;
+  /** True once window and camera are those of the frames. */
+  private settled = false;
   /** Puts window and camera back; null once that is done, for a series that grew. */
   private restore: (() => void) | null = null;
 
@@ -275,10 +277,10 @@ export class StackView {
   async show(frames: readonly Frame[], index: number, keep = false): Promise<void> {
     // One that grows again before it is shown keeps what it had before it grew.
     if (!keep) this.restore = null;
-    else if (this.stacked) this.restore ??= this.presentation();
+    else if (this.settled) this.restore = this.presentation();
     this.queue?.stop();
     this.frames = frames;
-    this.stacked = false;
+    this.stacked = this.settled = false;
     for (const frame of frames) register(frame);
     const before = this.restore ? this.current.value : nothing;
     this.current.value = { ...before, count: frames.length };
@@ -375,7 +377,7 @@ export class StackView {
     this.queue?.stop();
     for (const frame of this.frames) release(frame);
     this.frames = [];
-    this.stacked = false;
+    this.stacked = this.settled = false;
     this.current.value = nothing;
   }
 
@@ -405,7 +407,7 @@ export class StackView {
       this.stacked = true;
       const { frames } = this;
       await this.viewport.setStack(frames.map(imageIdOf), index);
-      if (this.frames === frames) this.presentAgain();
+      if (this.frames === frames) this.settle();
     }
     this.viewport.render();
   }
@@ -422,9 +424,10 @@ export class StackView {
     return this.queue;
   }
 
-  private presentAgain(): void {
+  private settle(): void {
     this.restore?.();
     this.restore = null;
+    this.settled = true;
   }
 
   /** Remembers window and camera; returns what puts them back. */
