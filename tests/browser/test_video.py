@@ -72,6 +72,34 @@ def test_a_video_that_is_being_converted_comes_by_itself(
     expect(sentence).to_have_count(0)
 
 
+def test_a_video_that_is_ready_by_the_time_it_is_asked_for_again_plays(
+    every_viewer: ViewerPage, examples: dict[str, Example]
+):
+    page, asked = every_viewer.page, list[str]()
+
+    def answer(route: Route) -> None:
+        asked.append(route.request.resource_type)
+        if len(asked) == 1:
+            route.fulfill(status=503, body="{}")
+        else:
+            route.continue_()
+
+    page.route("**/rendered*", answer)
+    open_video(every_viewer, examples[f"{H264} video"])
+    assert seen_size(page)[0] == 64
+    assert asked[:2] == ["media", "fetch"]  # the viewer learns what the player keeps to itself
+    expect(page.locator(".sentence")).to_have_count(0)
+
+
+def test_a_video_that_no_browser_plays_says_so(
+    every_viewer: ViewerPage, examples: dict[str, Example]
+):
+    page = every_viewer.page
+    page.route("**/rendered*", lambda route: route.fulfill(content_type="video/mp4", body="none"))
+    open_video(every_viewer, examples[f"{H264} video"])
+    expect(page.locator(".sentence")).to_contain_text("of a kind that this browser cannot play")
+
+
 def test_a_video_that_cannot_be_converted_says_why(
     every_viewer: ViewerPage, examples: dict[str, Example]
 ):

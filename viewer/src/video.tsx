@@ -15,21 +15,28 @@ const retryMs = 5000;
 interface Obstacle {
   sentence: string;
   later: boolean;
+  /** Whether the archive gives it all the same: what can't be done is to play it. */
+  given: boolean;
 }
 
 /** One video with the browser's controls; the caller gives each its own key. */
 export function Player({ video }: { video: Video }) {
   const element = useRef<HTMLVideoElement>(null);
   const [obstacle, setObstacle] = useState<Obstacle | null>(null);
-  const [attempt, setAttempt] = useState(0);
+  const given = useRef(false);
   useEffect(() => {
     if (!obstacle?.later) return undefined;
-    const timer = setTimeout(() => setAttempt(attempt + 1), retryMs);
+    const timer = setTimeout(() => element.current?.load(), retryMs);
     return () => clearTimeout(timer);
-  }, [obstacle, attempt]);
-  useEffect(() => {
-    if (attempt) element.current?.load();
-  }, [attempt]);
+  }, [obstacle]);
+  const onError = async () => {
+    const found = await whatIsWrong(video);
+    const wasGiven = given.current;
+    given.current = found.given;
+    // It may have become ready since the player asked for it.
+    if (found.given && !wasGiven) element.current?.load();
+    else setObstacle(found);
+  };
   return (
     <div class="player">
       {/* biome-ignore lint/a11y/useMediaCaption: what modalities record comes without captions. */}
@@ -41,7 +48,7 @@ export function Player({ video }: { video: Video }) {
         playsInline
         preload="metadata"
         onLoadedMetadata={() => setObstacle(null)}
-        onError={async () => setObstacle(await whatIsWrong(video))}
+        onError={onError}
       />
       {obstacle && (
         <Sentence
@@ -60,20 +67,22 @@ async function whatIsWrong({ address, metadata }: Video): Promise<Obstacle> {
     const response = await fetch(address, { headers: { Range: 'bytes=0-0' } });
     return obstacleOf(response, statedReason(await response.text()), `This video (${name})`);
   } catch {
-    return { sentence: 'The archive does not answer. Trying again…', later: true };
+    const sentence = 'The archive does not answer. Trying again…';
+    return { sentence, later: true, given: false };
   }
 }
 
 function obstacleOf(response: Response, reason: string, subject: string): Obstacle {
   if (response.ok) {
-    return { sentence: `${subject} is of a kind that this browser cannot play.`, later: false };
+    const sentence = `${subject} is of a kind that this browser cannot play.`;
+    return { sentence, later: false, given: true };
   }
   if (response.status === 503) {
     const sentence = `${subject} is being converted for browsers. It is shown here as soon as it is ready.`;
-    return { sentence, later: true };
+    return { sentence, later: true, given: false };
   }
   const why = reason || `(the archive answered ${response.status})`;
-  return { sentence: `${subject} cannot be played ${why}.`, later: false };
+  return { sentence: `${subject} cannot be played ${why}.`, later: false, given: false };
 }
 
 /** Leads from one video of the series to the next, and to its images, where there are several. */
