@@ -165,10 +165,12 @@ class RunningCluster:
         end = Event()
 
         def kill() -> None:
+            killed = set[int]()  # until others are started, these may be the pids of anybody
             while not end.wait(0.05):
-                for pid in self.pids(kind):
+                for pid in set(self.pids(kind)) - killed:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
+                    killed.add(pid)
 
         thread = Thread(target=kill)
         thread.start()

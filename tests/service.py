@@ -197,9 +197,18 @@ class RunningArchive(Addresses, Service):
         """SIGKILL one supervised process; its pid. The supervisor starts another."""
         wait_until(lambda: name in self.pids(), timeout_s=60, reason=f"{name} runs")
         pid = self.pids()[name]
-        with suppress(ProcessLookupError):  # it died a moment ago
+        if self._is_ours(pid):  # else it died a moment ago, and the pid may be anybody's
             os.kill(pid, signal.SIGKILL)
         return pid
+
+    def _is_ours(self, pid: int) -> bool:
+        """Whether a process is one that `wado up` started, and mourns when it ends."""
+        assert self.process is not None
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return False
+        return int(fields[1]) == self.process.pid
 
     def wait_restarted(self, name: str, old_pid: int, *, timeout_s: float = 120.0) -> None:
         """Wait until another process than `old_pid` runs under the name and all is ready."""

@@ -74,6 +74,7 @@ class Program:
     start_within_s: float = 60.0
     dies_with_parent: bool = False
     process: "subprocess.Popen[bytes] | None" = None
+    _is_over: bool = False
 
     @property
     def pid(self) -> int:
@@ -93,6 +94,7 @@ class Program:
 
     def start(self) -> None:
         """Start the process; does not wait until it answers."""
+        self._is_over = False
         self.folder.mkdir(parents=True, exist_ok=True)
         signal_name = signal.Signals(self.stop_signal).name.removeprefix("SIG")
         parent = ["setpriv", "--pdeathsig", signal_name, "--"] if self.dies_with_parent else []
@@ -125,10 +127,12 @@ class Program:
 
     def kill(self) -> None:
         """End it and all that it started, by SIGKILL."""
-        if self.process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        if self.process is None or self._is_over:  # once over, the pid may be anybody's
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self._is_over = True
 
     def stop(self) -> None:
         """End it by its stop signal; by SIGKILL if that takes too long."""
