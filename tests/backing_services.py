@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from backing.program import Program
+from freezing import runs
 
 _STOP_GRACE_S = 20.0
 Start = Callable[[Path], tuple[Sequence[Program], dict[str, Any]]]
@@ -92,8 +93,4 @@ def _runs(pid: int) -> bool:
     """Whether a process runs; one that ended and was not waited for does not."""
     with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
+    return runs(pid)

@@ -1,4 +1,4 @@
-"""Processes that are frozen, as by a hypervisor or a disk, and go on later."""
+"""Processes: whether they run, and freezing them, as a hypervisor or a disk does for a while."""
 
 import os
 import signal
@@ -20,9 +20,9 @@ def states_of(pid: int) -> set[str]:
     return states
 
 
-def has_ended(pid: int) -> bool:
-    """Whether a process is no more, or only waits to be mourned."""
-    return states_of(pid) <= {"Z", "X"}
+def runs(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for does not."""
+    return not states_of(pid) <= {"Z", "X"}
 
 
 def is_frozen(pid: int) -> bool:

@@ -11,6 +11,7 @@ import real
 from backing import nginx
 from backing.program import Program, connects, free_port
 from chaos.faults import family
+from freezing import runs
 from service import PATIENT_ENV, Addresses, Service, wait_until
 from wado.nginx import nginx_configuration
 from wado.settings import Settings, load_settings
@@ -199,14 +200,6 @@ class Site(Addresses):
 
     def __exit__(self, *exc: object) -> None:
         self._open.close()
-
-
-def runs(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not waited for does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def peak_of(pid: int) -> int:

@@ -1,14 +1,13 @@
 """`make cluster` as a process of its own: started, made to suffer, and stopped."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Self
@@ -19,6 +18,7 @@ import real
 from backing.program import free_port
 from chaos.faults import family, send
 from chaos.verify import wado
+from freezing import runs
 from service import wait_until
 from wado.errors import WadoError
 from wado.services.association import Peer
@@ -134,7 +134,7 @@ class RunningCluster:
     def _all_run(self, of_each: Mapping[str, int]) -> bool:
         members = self.facts["members"].values()
         kinds = Counter(m["kind"] for m in members)
-        return kinds == of_each and all(_runs(m["pid"]) for m in members)
+        return kinds == of_each and all(runs(m["pid"]) for m in members)
 
     def _echoes(self) -> bool:
         try:
@@ -167,10 +167,9 @@ class RunningCluster:
         def kill() -> None:
             killed = set[int]()  # until others are started, these may be the pids of anybody
             while not end.wait(0.05):
-                for pid in set(self.pids(kind)) - killed:
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                    killed.add(pid)
+                found = set(self.pids(kind)) - killed
+                send(signal.SIGKILL, [*found])
+                killed |= found
 
         thread = Thread(target=kill)
         thread.start()
@@ -179,10 +178,3 @@ class RunningCluster:
         finally:
             end.set()
             thread.join()
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False

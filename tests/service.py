@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from backing.program import free_port
+from chaos.faults import family, send
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0  # the supervisor itself gives its services 20 s
@@ -197,18 +198,10 @@ class RunningArchive(Addresses, Service):
         """SIGKILL one supervised process; its pid. The supervisor starts another."""
         wait_until(lambda: name in self.pids(), timeout_s=60, reason=f"{name} runs")
         pid = self.pids()[name]
-        if self._is_ours(pid):  # else it died a moment ago, and the pid may be anybody's
-            os.kill(pid, signal.SIGKILL)
-        return pid
-
-    def _is_ours(self, pid: int) -> bool:
-        """Whether a process is one that `wado up` started, and mourns when it ends."""
         assert self.process is not None
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return False
-        return int(fields[1]) == self.process.pid
+        if pid in family(self.process.pid):  # else it died a moment ago, and may be anybody's
+            send(signal.SIGKILL, [pid])
+        return pid
 
     def wait_restarted(self, name: str, old_pid: int, *, timeout_s: float = 120.0) -> None:
         """Wait until another process than `old_pid` runs under the name and all is ready."""

@@ -71,8 +71,6 @@ def brokers(
     name
         Begins the names of the programs.
     ports
-        Of each broker and its controller; none: free ones.
-    ports
         Of each broker: for clients, and for the controllers; None: free ones.
     """
     folder.mkdir(parents=True, exist_ok=True)

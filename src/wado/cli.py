@@ -431,7 +431,7 @@ def restore(
     from wado.cli_tools import restore_deleted  # noqa: PLC0415
 
     uids = [uid for uid in (study, series, instance) if uid]
-    if not restore_deleted(_existing(_settings(config, root)), uids, tenant, out=out):
+    if not restore_deleted(_existing(_settings(config, root)), uids, tenant, out=out, err=err):
         sys.exit(1)
 
 

@@ -169,9 +169,7 @@ def check_with_progress(
     return not report.unrepaired
 
 
-def settle(
-    archive: Archive, seconds: float, update: Callable[[str], object] = lambda _text: None
-) -> int:
+def settle(archive: Archive, seconds: float, update: Callable[[str], object]) -> int:
     """Wait until what counts is read from the log, as long as it moves; how many messages wait.
 
     One that stands still may have readers all the same: after an outage they pause before they
@@ -294,13 +292,13 @@ def replay_dead_letters(settings: Settings, topic: str | None, *, out: Console) 
 
 
 def restore_deleted(
-    settings: Settings, uids: Sequence[str], tenant_id: str | None, *, out: Console
+    settings: Settings, uids: Sequence[str], tenant_id: str | None, *, out: Console, err: Console
 ) -> bool:
     """Restore a study, series or instance; whether all that was kept of it is back."""
     ref = ref_of(tenant_id or settings.storage.default_tenant, uids)
-    with open_archive(settings) as archive:
+    with open_archive(settings) as archive, _counting(err, "restoring") as update:
         done = restore(archive, ref)
-        waiting = settle(archive, _SETTLE_S) if done.instances else 0
+        waiting = settle(archive, _SETTLE_S, update) if done.instances else 0
     out.print(f"{done.instances} instances restored")
     if waiting:
         out.print("they become visible when the archive runs, and has read its log")

@@ -15,7 +15,7 @@ import pytest
 import real
 from backing import postgresql
 from contract.indexes import search, state
-from freezing import freeze, has_ended, thaw
+from freezing import freeze, runs, thaw
 from service import wait_until
 from wado.adapters.index.postgresql import PostgresqlIndex
 from wado.adapters.index.postgresql_schema import prepare
@@ -69,7 +69,7 @@ class Installation:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.program.kill()
-        wait_until(lambda: all(map(has_ended, pids)), timeout_s=60, reason="all have ended")
+        wait_until(lambda: not any(map(runs, pids)), timeout_s=60, reason="all have ended")
 
     def stop(self) -> None:
         """Let it end as an operator does, however long that takes."""

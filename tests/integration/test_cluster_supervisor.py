@@ -20,6 +20,7 @@ from backing import supervisor as supervisor_module
 from backing.addresses import kept_ports
 from backing.program import Program
 from backing.supervisor import Supervisor, end_what_was_left, stop_together
+from freezing import runs
 from service import wait_until
 
 WITHIN_S = 60.0
@@ -52,13 +53,6 @@ def program(
     folder: Path, name: str, *arguments: str, answers: Callable[[], bool] = lambda: True
 ) -> Program:
     return Program(name, "test", arguments or SLEEPS, folder, answers, dies_with_parent=True)
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def is_sleep(pid: int) -> bool:

@@ -1,6 +1,7 @@
 """What an operator gets wrong is said in one line."""
 
 import itertools
+import re
 import sys
 import time
 from pathlib import Path
@@ -97,4 +98,6 @@ def test_a_log_that_stands_still_for_a_while_is_waited_for(
             load_all(archive)
 
     monkeypatch.setattr(cli_tools, "time", SimpleNamespace(monotonic=time.monotonic, sleep=wait))
-    assert cli_tools.settle(archive, 30) == 0
+    said: list[str] = []
+    assert cli_tools.settle(archive, 30, said.append) == 0
+    assert re.fullmatch("waiting for [1-9][0-9]* messages to be read", said[0])

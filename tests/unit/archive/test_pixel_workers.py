@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 import pixel_jobs
+from freezing import runs
 from service import wait_until
 from wado.archive import pixel_workers
 from wado.archive.pixel_worker import processor_seconds
@@ -190,11 +191,4 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path):
     parent = subprocess.run([sys.executable, "-c", script], check=False, timeout=120)
     assert parent.returncode == -signal.SIGKILL
     pid = int((tmp_path / "pid").read_text())
-    wait_until(lambda: not _runs(pid), timeout_s=60, reason="the worker ended")
-
-
-def _runs(pid: int) -> bool:
-    with suppress(OSError):
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return state != "Z"
-    return False
+    wait_until(lambda: not runs(pid), timeout_s=60, reason="the worker ended")

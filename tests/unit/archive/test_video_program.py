@@ -14,6 +14,7 @@ from time import monotonic
 
 import pytest
 
+from freezing import runs
 from service import wait_until
 from wado.archive.video_program import VideoProgram, last_message, url_of, video_program
 from wado.errors import CannotUnderstand, CutShort, NotAcceptable, OutOfResources, Unavailable
@@ -40,15 +41,6 @@ def script(tmp_path: Path) -> Script:
 def program() -> VideoProgram:
     """One with all the time that it needs."""
     return VideoProgram("ffmpeg", "ffprobe", GIB, 200, monotonic() + 200, Event())
-
-
-def is_there(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not waited for does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in "ZX"
 
 
 def pids_in(path: Path) -> list[int]:
@@ -107,9 +99,7 @@ def test_a_program_that_hangs_is_killed_with_what_it_started(
     with pytest.raises(CutShort, match="took over 8 s"):
         hasty.run((hangs,), max_file_bytes=1000)
     assert len(pids_in(pids)) == 2
-    wait_until(
-        lambda: not any(map(is_there, pids_in(pids))), timeout_s=60, reason="they are killed"
-    )
+    wait_until(lambda: not any(map(runs, pids_in(pids))), timeout_s=60, reason="they are killed")
 
 
 def test_one_that_leaves_another_behind_is_done(
@@ -118,7 +108,7 @@ def test_one_that_leaves_another_behind_is_done(
     pids = tmp_path / "pids"
     program.run((script(f"sleep 600 & echo $! > {pids}"),), max_file_bytes=1000)
     (left,) = pids_in(pids)
-    wait_until(lambda: not is_there(left), timeout_s=60, reason="it is killed")
+    wait_until(lambda: not runs(left), timeout_s=60, reason="it is killed")
 
 
 def test_it_is_given_up_when_the_service_stops(program: VideoProgram):
@@ -139,7 +129,7 @@ def test_it_ends_with_the_service_even_if_that_is_killed(tmp_path: Path):
             (pid,) = sleeping(service.pid)
         finally:
             service.kill()
-    wait_until(lambda: not is_there(pid), timeout_s=60, reason="it ends with its parent")
+    wait_until(lambda: not runs(pid), timeout_s=60, reason="it ends with its parent")
 
 
 def sleeping(parent: int) -> list[int]:
